@@ -1,0 +1,183 @@
+//! A memory budget that many threads share: request bytes, and decompression windows (promise P7).
+//!
+//! Owns: one count of bytes in use. Invariants: bytes in use never exceed the capacity, but for what the holder
+//! of the one token takes; a charge gives back exactly what it took, when dropped; when no other charge can shrink,
+//! one waiter gets the token and goes on alone. A waiter waits as long as the holders of what it waits for do, so
+//! who holds a charge must not wait for what may never come: a frame's is given back before its request waits, or
+//! is given up when it stops coming ([`crate::server::input`]).
+
+use crate::lock::{Mutex, Rank};
+use std::sync::{Arc, Condvar};
+
+/// A budget of bytes; clones share it.
+#[derive(Clone)]
+pub struct Budget {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    capacity: u64,
+    /// Guards the counts below.
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    used: u64,
+    token_taken: bool,
+    closed: bool,
+}
+
+/// Bytes taken from a budget; gives them back when dropped.
+pub struct Charge {
+    shared: Arc<Shared>,
+    bytes: u64,
+    has_token: bool,
+}
+
+/// The budget was closed because the broker stops.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed;
+
+impl Budget {
+    /// A budget of `capacity` bytes.
+    pub fn new(capacity: u64) -> Budget {
+        let state = Mutex::new(Rank::Budget, State::default());
+        Budget {
+            shared: Arc::new(Shared {
+                capacity,
+                state,
+                freed: Condvar::new(),
+            }),
+        }
+    }
+
+    /// The bytes that this budget holds in all.
+    pub fn capacity(&self) -> u64 {
+        self.shared.capacity
+    }
+
+    /// The bytes in use now.
+    pub fn used(&self) -> u64 {
+        self.shared.state.lock().used
+    }
+
+    /// An empty charge, to be grown as bytes arrive.
+    pub fn charge(&self) -> Charge {
+        Charge {
+            shared: self.shared.clone(),
+            bytes: 0,
+            has_token: false,
+        }
+    }
+
+    /// Wakes all waiters, now and from now on, with [`Closed`].
+    pub fn close(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.freed.notify_all();
+    }
+}
+
+impl Charge {
+    /// Takes `more` bytes, waiting until others give back enough or this charge gets the token.
+    ///
+    /// The token is what keeps partial frames from waiting for each other for ever: whoever holds it goes
+    /// beyond the capacity, by no more than one frame, until its charge is dropped.
+    pub fn grow(&mut self, more: u64) -> Result<(), Closed> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if state.closed {
+                return Err(Closed);
+            }
+            if self.has_token || state.used + more <= self.shared.capacity {
+                break;
+            }
+            if !state.token_taken {
+                state.token_taken = true;
+                self.has_token = true;
+                break;
+            }
+            state = state.wait(&self.shared.freed);
+        }
+        state.used += more;
+        self.bytes += more;
+        Ok(())
+    }
+
+    /// Takes `more` bytes only if they are free now.
+    pub fn try_grow(&mut self, more: u64) -> bool {
+        let mut state = self.shared.state.lock();
+        let fits = !state.closed && state.used + more <= self.shared.capacity;
+        if fits {
+            state.used += more;
+            self.bytes += more;
+        }
+        fits
+    }
+
+    /// The bytes that this charge holds.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if self.bytes == 0 && !self.has_token {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        state.used -= self.bytes;
+        state.token_taken &= !self.has_token;
+        drop(state);
+        self.shared.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn gives_back_what_it_took() {
+        let budget = Budget::new(100);
+        let mut charge = budget.charge();
+        charge.grow(60).unwrap();
+        assert!(!budget.charge().try_grow(50));
+        drop(charge);
+        assert_eq!(budget.used(), 0);
+    }
+
+    /// P7: partial frames that fill the budget between them cannot deadlock.
+    #[test]
+    fn one_waiter_finishes_beyond_the_capacity() {
+        let budget = Budget::new(100);
+        let workers: Vec<_> = (0..8)
+            .map(|_| {
+                let budget = budget.clone();
+                thread::spawn(move || {
+                    let mut charge = budget.charge();
+                    (0..9).for_each(|_| charge.grow(10).unwrap());
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|w| w.join().unwrap());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn close_wakes_waiters() {
+        let budget = Budget::new(10);
+        let (mut full, mut token) = (budget.charge(), budget.charge());
+        full.grow(10).unwrap();
+        token.grow(10).unwrap();
+        let waiter = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.charge().grow(10))
+        };
+        budget.close();
+        assert_eq!(waiter.join().unwrap(), Err(Closed));
+    }
+}

@@ -1,0 +1,350 @@
+//! The operating system: the only `unsafe` and the only `cfg(target_os)` in the house.
+//!
+//! Every function is a thin, total wrapper of one system call (or of a loop around one that may be short), and
+//! returns the call's own error. Nothing here decides anything. Sync and truncation are here so that a tool can
+//! interpose on one place; who may *call* them is the list in `tests/tidy.rs`.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// One `sendfile` call moves at most this many bytes (sendfile(2)).
+const SEND_FILE_BYTES_MAX: usize = 0x7fff_f000;
+
+/// `IOV_MAX` on Linux: the slices one gathered write may have.
+const IO_SLICES_MAX: usize = 1024;
+
+fn check(result: libc::ssize_t) -> io::Result<usize> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as usize)
+    }
+}
+
+fn check_int(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Moves up to `len` bytes of `file` from `position` to `socket` inside the kernel; returns the bytes moved.
+/// Zero means that the file ends at `position`.
+pub fn send_file(
+    socket: &impl AsRawFd,
+    file: &File,
+    position: u64,
+    len: usize,
+) -> io::Result<usize> {
+    let mut offset = position as libc::off_t;
+    let len = len.min(SEND_FILE_BYTES_MAX);
+    // SAFETY: both descriptors are open for the length of the call, and `offset` outlives it.
+    check(unsafe { libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &mut offset, len) })
+}
+
+/// Sends up to `bytes.len()` bytes; `more` says that the answer goes on, so that the kernel fills its packets.
+pub fn send(socket: &impl AsRawFd, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+    // SAFETY: the pointer and length are those of a live slice.
+    check(unsafe {
+        libc::send(
+            socket.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            flags,
+        )
+    })
+}
+
+/// Receives at most `limit` bytes to the end of `bytes`, within its capacity, without waiting; `WouldBlock` when
+/// nothing is there, `Ok(0)` at the peer's end (or if there is no capacity left).
+pub fn receive_now(socket: &impl AsRawFd, bytes: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
+    let spare = bytes.spare_capacity_mut();
+    let len = spare.len().min(limit);
+    // SAFETY: the pointer and length are those of live, writable spare capacity; the kernel only writes there.
+    let received = check(unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            spare.as_mut_ptr().cast(),
+            len,
+            libc::MSG_DONTWAIT,
+        )
+    })?;
+    // SAFETY: the kernel wrote `received` bytes right behind the vector's end, within its capacity.
+    unsafe { bytes.set_len(bytes.len() + received) };
+    Ok(received)
+}
+
+/// Writes all of `slices` to `file` from `position` on, in as few calls as the kernel allows.
+///
+/// On an error some prefix of the bytes may have been written.
+pub fn write_gathered_at(
+    file: &File,
+    slices: &mut [IoSlice<'_>],
+    mut position: u64,
+) -> io::Result<()> {
+    let mut rest = slices;
+    while !rest.is_empty() {
+        let count = rest.len().min(IO_SLICES_MAX) as libc::c_int;
+        // SAFETY: `IoSlice` has the layout of `iovec`, and `count` slices of it are live.
+        let written = check(unsafe {
+            libc::pwritev(
+                file.as_raw_fd(),
+                rest.as_ptr().cast(),
+                count,
+                position as libc::off_t,
+            )
+        });
+        match written {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                position += n as u64;
+                IoSlice::advance_slices(&mut rest, n);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads up to `bytes.len()` bytes of `file` at `position`, short only at the file's end; returns the count.
+pub fn read_at(file: &File, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], position + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// Makes a file's bytes and length durable. A failure is final (promise P6): the caller ends the process.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
+}
+
+/// Makes a directory's entries durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Reserves `len` bytes from `position` on without changing the file's length; a filesystem that cannot is no error.
+pub fn preallocate(file: &File, position: u64, len: u64) -> io::Result<()> {
+    let (position, len) = (position as libc::off_t, len as libc::off_t);
+    // SAFETY: a plain call on an open descriptor.
+    match check_int(unsafe {
+        libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, position, len)
+    }) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Whether a call failed because the process, or the whole system, has no descriptor left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// What to wait for on one descriptor, and what was found.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct PollEntry(libc::pollfd);
+
+impl PollEntry {
+    /// Waits for bytes to read, or for the peer's end.
+    pub fn readable(fd: &impl AsRawFd) -> PollEntry {
+        PollEntry::new(fd.as_raw_fd(), libc::POLLIN | libc::POLLRDHUP)
+    }
+
+    /// Waits for the peer's end alone, whatever is there to read.
+    pub fn hangup(fd: &impl AsRawFd) -> PollEntry {
+        PollEntry::new(fd.as_raw_fd(), libc::POLLRDHUP)
+    }
+
+    /// Waits for the connection's failure alone, which poll(2) always tells: a reset, or both sides' end.
+    pub fn failure(fd: &impl AsRawFd) -> PollEntry {
+        PollEntry::new(fd.as_raw_fd(), 0)
+    }
+
+    fn new(fd: RawFd, events: libc::c_short) -> PollEntry {
+        PollEntry(libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        })
+    }
+
+    /// Whether anything waited for happened, errors and hang-ups included.
+    pub fn ready(&self) -> bool {
+        self.0.revents != 0
+    }
+
+    /// Whether the peer sends no more; it may still read.
+    pub fn hung_up(&self) -> bool {
+        self.0.revents & libc::POLLRDHUP != 0
+    }
+
+    /// Whether the connection failed, or both sides ended it: nothing that is sent will arrive.
+    pub fn failed(&self) -> bool {
+        self.0.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+    }
+}
+
+/// Waits until an entry is ready or `limit` has passed (`None`: no limit); returns how many are ready.
+pub fn poll(entries: &mut [PollEntry], limit: Option<Duration>) -> io::Result<usize> {
+    // Rounded up, so that a wait of 0.4 ms does not spin; beyond i32 milliseconds the caller asks again.
+    let timeout = limit.map_or(-1, |l| {
+        l.as_micros().div_ceil(1000).min(i32::MAX as u128) as libc::c_int
+    });
+    // SAFETY: `PollEntry` is transparent over `pollfd`, and the slice outlives the call.
+    match check_int(unsafe {
+        libc::poll(
+            entries.as_mut_ptr().cast(),
+            entries.len() as libc::nfds_t,
+            timeout,
+        )
+    }) {
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(0),
+        other => other.map(|n| n as usize),
+    }
+}
+
+/// A counter in the kernel that one thread waits on in [`poll`] and others ring (eventfd(2)).
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    /// A counter of zero.
+    pub fn new() -> io::Result<EventFd> {
+        // SAFETY: a plain call; the descriptor that it returns is ours alone.
+        let fd = check_int(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: `fd` was just opened and nothing else owns it.
+        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Makes the counter readable. It cannot fail in a way that loses the ring: a full counter is readable.
+    pub fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight live bytes, as eventfd(2) wants.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Sets the counter back to zero.
+    pub fn clear(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: eight live, writable bytes, as eventfd(2) wants.
+        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsRawFd for EventFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Blocks SIGTERM and SIGINT in this thread and in all that it starts, so that [`wait_for_stop`] alone sees them.
+pub fn block_stop_signals() -> io::Result<()> {
+    let set = stop_signals();
+    // SAFETY: `set` is an initialised signal set; no old set is asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; returns its number.
+pub fn wait_for_stop() -> io::Result<i32> {
+    let set = stop_signals();
+    let mut signal = 0;
+    // SAFETY: both pointers are to live values.
+    match unsafe { libc::sigwait(&set, &mut signal) } {
+        0 => Ok(signal),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+fn stop_signals() -> libc::sigset_t {
+    // SAFETY: an all-zero set is valid storage, and sigemptyset initialises it before use.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        libc::sigaddset(&mut set, libc::SIGINT);
+        set
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one; returns what holds now.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` outlives both calls.
+    unsafe {
+        check_int(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
+        limit.rlim_cur = limit.rlim_max;
+        check_int(libc::setrlimit(libc::RLIMIT_NOFILE, &limit))?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// Caps the allocator's arenas: each would keep freed pages of its own, which idle connections then pay for.
+pub fn limit_malloc_arenas(count: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only stores a number.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
+/// Fills `bytes` with the kernel's random bytes (getrandom(2)).
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = &mut bytes[filled..];
+        // SAFETY: the pointer and length are those of a live, writable slice.
+        filled += check(unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gathered_write_of_more_slices_than_one_call_takes() {
+        let file = tempfile::tempfile().unwrap();
+        let pieces: Vec<Vec<u8>> = (0..3000u32).map(|i| i.to_be_bytes().to_vec()).collect();
+        let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(p)).collect();
+        write_gathered_at(&file, &mut slices, 5).unwrap();
+        let mut back = vec![0; 12_005];
+        assert_eq!(read_at(&file, &mut back, 0).unwrap(), 12_005);
+        assert_eq!(back[5..], pieces.concat());
+    }
+
+    #[test]
+    fn a_rung_event_wakes_poll_once() {
+        let event = EventFd::new().unwrap();
+        let mut entry = [PollEntry::readable(&event)];
+        assert_eq!(poll(&mut entry, Some(Duration::ZERO)).unwrap(), 0);
+        event.ring();
+        assert_eq!(poll(&mut entry, None).unwrap(), 1);
+        event.clear();
+        assert_eq!(poll(&mut entry, Some(Duration::ZERO)).unwrap(), 0);
+    }
+}
