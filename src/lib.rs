@@ -4,3 +4,4 @@ pub mod budget;
 pub mod error;
 pub mod lock;
 pub mod sys;
+pub mod wire;
