@@ -5,5 +5,7 @@ pub mod budget;
 pub mod compress;
 pub mod error;
 pub mod lock;
+pub mod storage;
+pub mod sync;
 pub mod sys;
 pub mod wire;

@@ -1,0 +1,113 @@
+//! The segment that batches are appended to: its numbers, and the index entries on their way to the files.
+
+use super::Shared;
+use super::append::{Entries, Tail};
+use super::descriptors::Kind;
+use super::index;
+use super::log::SyncItem;
+use super::segment::{Extent, Segment};
+use super::view::Mark;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+/// The segment that batches are appended to.
+pub struct Active {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// The numbers of what is written.
+    pub tail: Tail,
+    /// Entries that the index files do not hold yet.
+    pub pending: Entries,
+    /// The entries that the offset index file holds.
+    pub index_count: u32,
+    /// The same of the time index.
+    pub time_count: u32,
+    /// Held while the file has unsynced bytes.
+    pub file: Option<Arc<File>>,
+}
+
+impl Active {
+    /// A segment without batches.
+    pub fn empty(segment: Segment) -> Active {
+        let tail = Tail::new(segment.base_offset());
+        Active::new(Arc::new(segment), tail)
+    }
+
+    /// A segment of these numbers, its index files not known to hold anything.
+    pub fn new(segment: Arc<Segment>, tail: Tail) -> Active {
+        Active {
+            segment,
+            tail,
+            pending: Entries::default(),
+            index_count: 0,
+            time_count: 0,
+            file: None,
+        }
+    }
+
+    /// What readers may know of the segment.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            segment: self.segment.clone(),
+            bytes: self.tail.bytes,
+            end_offset: self.tail.end_offset,
+            index_count: self.index_count,
+            last_index: self.tail.last_index,
+            time_count: self.time_count,
+            max_timestamp: self.tail.max_timestamp,
+            max_timestamp_offset: self.tail.max_timestamp_offset,
+        }
+    }
+
+    /// Where it ends now.
+    pub fn mark(&self) -> Mark {
+        Mark {
+            offset: self.tail.end_offset,
+            segment: self.segment.serial(),
+            position: self.tail.bytes,
+            max_timestamp: self.tail.max_timestamp,
+            max_timestamp_offset: self.tail.max_timestamp_offset,
+        }
+    }
+
+    /// Writes the pending index entries to the page cache.
+    pub fn flush_indexes(&mut self, shared: &Shared) -> io::Result<()> {
+        let Entries { offsets, times } = &mut self.pending;
+        if !offsets.is_empty() {
+            let file = self.segment.index(shared, Kind::Index)?;
+            index::write(&file, self.index_count, offsets)?;
+            self.index_count += offsets.len() as u32;
+            offsets.clear();
+        }
+        if !times.is_empty() {
+            let file = self.segment.index(shared, Kind::TimeIndex)?;
+            index::write(&file, self.time_count, times)?;
+            self.time_count += times.len() as u32;
+            times.clear();
+        }
+        Ok(())
+    }
+
+    /// Ends the indexes: the final time entry, and all that is pending. What fails costs the next start time only.
+    pub fn seal(&mut self, shared: &Shared) -> Vec<SyncItem> {
+        self.tail.add_time(&mut self.pending);
+        if let Err(e) = self.flush_indexes(shared) {
+            // A short one looks whole to the next start, which would miss the largest timestamp.
+            let path = self.segment.path(".index");
+            log::warn!("{}: {e}; the next start makes it anew", path.display());
+            self.segment.discard_indexes(shared);
+            (self.index_count, self.time_count) = (0, 0);
+            self.pending = Entries::default();
+        }
+        [
+            (Kind::Index, self.index_count),
+            (Kind::TimeIndex, self.time_count),
+        ]
+        .into_iter()
+        .filter(|&(_, count)| count > 0)
+        .filter_map(|(kind, _)| self.segment.index(shared, kind).ok())
+        .map(SyncItem::Data)
+        .collect()
+    }
+}

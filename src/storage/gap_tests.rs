@@ -1,0 +1,222 @@
+//! Gaps: offsets that were given out and whose records are gone. Where they come from, and what they mean afterwards.
+
+use super::super::testing::*;
+use super::*;
+use crate::error::ErrorCode;
+use std::fs;
+use tests::is_duplicate;
+
+/// A disk that lied about a sync, a restored old copy, a file cut short: the offsets up to the recovery point were
+/// given out and are given to nothing else; the epoch rises, and idempotent producers may go on.
+#[test]
+fn what_was_synced_and_is_gone_is_a_gap() {
+    for clean in [true, false] {
+        let rig = Rig::small(2000);
+        let mut log = fill(&rig, 20);
+        append_synced(&mut log, sent(5, 0, 0, 1));
+        append_synced(&mut log, sent(5, 0, 1, 1));
+        let last = log.view().active.base_offset();
+        log.close().unwrap();
+        // The last batch is gone, to the byte: nothing looks torn.
+        let lost = sent(5, 0, 1, 1).header.total_bytes() as u64;
+        set_size(&rig, last, size(&rig, last) - lost);
+        let (mut log, report) = rig.recover_with(&rig.start(clean, Some(30)));
+        assert_eq!(the_gap(&report), 21..30);
+        assert!(report.epoch_bump_needed && report.cut.is_none());
+        assert!(report.batches_read >= 21, "all of it was read");
+        assert_eq!((log.synced_end(), log.recovery_point()), (30, 30));
+        log.set_leader_epoch(1);
+        assert_eq!(append_synced(&mut log, sent(5, 0, 7, 1)), 30);
+        let mut expected = bases(0..21);
+        expected.push(30);
+        assert_eq!(seen_bases(&log), expected);
+        drop(log);
+        let (log, report) = rig.recover(Some(30));
+        assert!(report.gaps.is_empty() && report.cut.is_none());
+        assert_eq!(seen_bases(&log), expected);
+    }
+}
+
+/// The recovery point keeps its meaning while all is read again: what is bad before it is rot, never a tear.
+#[test]
+fn rot_before_a_recovery_point_beyond_the_end_is_no_tear() {
+    let rig = Rig::new();
+    drop(fill(&rig, 20));
+    overwrite(&rig, 0, 12 * batch_bytes() + 80, b"rot");
+    let (log, report) = rig.recover(Some(25));
+    assert_eq!(report.gaps, [12..13, 20..25]);
+    assert!(report.cut.is_none());
+    assert_eq!((seen_bases(&log).len(), log.appended_end()), (19, 25));
+}
+
+#[test]
+fn no_segment_at_all_but_a_recovery_point() {
+    for clean in [true, false] {
+        let rig = Rig::new();
+        let (mut log, report) = rig.recover_with(&rig.start(clean, Some(7)));
+        assert_eq!(the_gap(&report), 0..7);
+        assert_eq!(append_synced(&mut log, batch(1, 10, 1)), 7);
+    }
+}
+
+/// P5: a producer whose batches may lie in the gap goes on with whatever it sends next; others are held to theirs.
+#[test]
+fn producers_may_go_on_behind_a_gap() {
+    let rig = Rig::new();
+    let mut log = rig.create();
+    for sequence in 0..6 {
+        append_synced(&mut log, sent(1, 0, sequence, 1));
+    }
+    for sequence in 0..3 {
+        append_synced(&mut log, sent(2, 0, sequence, 1));
+    }
+    drop(log);
+    let batch_bytes = sent(1, 0, 0, 1).header.total_bytes() as u64;
+    overwrite(&rig, 0, 4 * batch_bytes + 62, b"rotten");
+    overwrite(&rig, 0, 5 * batch_bytes + 62, b"rotten");
+    let (mut log, report) = rig.recover(Some(9));
+    assert_eq!(the_gap(&report), 4..6);
+    let refused = log.stage(sent(2, 0, 7, 1), 0, 1000).unwrap_err();
+    assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
+    assert!(is_duplicate(&mut log, 1, 3, 3));
+    append_synced(&mut log, sent(1, 0, 6, 1));
+    let refused = log.stage(sent(1, 0, 8, 1), 0, 1000).unwrap_err();
+    assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
+}
+
+/// P5 holds for a producer that is idle over later restarts too, with and without snapshots.
+#[test]
+fn a_gap_is_remembered_by_later_starts() {
+    for (stops_clean, starts_clean, with_snapshots) in [
+        (true, true, true),
+        (true, true, false),
+        (false, false, true),
+        (true, false, true),
+    ] {
+        let rig = Rig::new();
+        let mut log = rig.create();
+        for sequence in 0..6 {
+            append_synced(&mut log, sent(1, 0, sequence, 1));
+        }
+        for sequence in 0..10 {
+            append_synced(&mut log, sent(2, 0, sequence, 1));
+        }
+        drop(log);
+        let batch_bytes = sent(1, 0, 0, 1).header.total_bytes() as u64;
+        overwrite(&rig, 0, 4 * batch_bytes + 62, b"rotten");
+        overwrite(&rig, 0, 5 * batch_bytes + 62, b"rotten");
+        for round in 0..3 {
+            let start = rig.start(starts_clean && round > 0, Some(16));
+            let (log, report) = rig.recover_with(&start);
+            assert_eq!(report.gaps.len(), usize::from(round == 0));
+            match stops_clean {
+                true => log.close().unwrap(),
+                false => drop(log),
+            }
+            if !with_snapshots {
+                rig.remove(".snapshot");
+            }
+        }
+        let (mut log, _) = rig.recover_with(&rig.start(starts_clean, Some(16)));
+        assert!(is_duplicate(&mut log, 1, 3, 3));
+        append_synced(&mut log, sent(1, 0, 6, 1));
+        let refused = log.stage(sent(1, 0, 8, 1), 0, 1000).unwrap_err();
+        assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
+    }
+}
+
+/// A power cut in a turn that spans a roll: the new segment is on the disk, the old one's last batches are not.
+#[test]
+fn a_torn_roll_is_a_tear() {
+    for lose_all in [false, true] {
+        let rig = Rig::small(2000);
+        let mut log = fill(&rig, 12);
+        let old = log.view().active.base_offset();
+        let synced = size(&rig, old);
+        for _ in 0..20 {
+            log.stage(batch(1, 190, 1), 0, 1000).unwrap();
+        }
+        assert!(log.rolls_staged() >= 2);
+        log.write_staged().unwrap();
+        let new = log.view().active.base_offset();
+        drop(log);
+        set_size(&rig, old, synced);
+        if lose_all {
+            set_size(&rig, new, 0);
+        }
+        let (mut log, report) = rig.recover(Some(5));
+        assert_eq!((report.cut.unwrap().offset, report.gaps.len()), (12, 0));
+        assert!(report.epoch_bump_needed && rig.names(".torn").len() >= 2);
+        assert_eq!(append_synced(&mut log, batch(1, 190, 1)), 12);
+        assert_eq!(seen_bases(&log), bases(0..13));
+        drop(log);
+        let (log, report) = rig.recover(Some(5));
+        assert!(report.cut.is_none() && report.gaps.is_empty());
+        assert_eq!(seen_bases(&log), bases(0..13));
+    }
+}
+
+/// A rig with offsets missing at the end of segment 0; how many the next one begins at.
+fn with_hole(batches: i64) -> (Rig, i64) {
+    let rig = Rig::small(2000);
+    let log = fill(&rig, batches);
+    let next = log.view().closed[1].base_offset();
+    drop(log);
+    set_size(&rig, 0, size(&rig, 0) - batch_bytes());
+    (rig, next)
+}
+
+/// What may have been acknowledged is never cut for a hole before it.
+#[test]
+fn a_hole_that_is_no_torn_roll_is_stepped_over() {
+    // Too much behind it: a gap, reported, and found again until the recovery point has passed it.
+    let (rig, next) = with_hole(30);
+    let start = Start {
+        tear_bytes_max: 1000,
+        ..rig.start(false, Some(0))
+    };
+    let (log, report) = rig.recover_with(&start);
+    assert_eq!(the_gap(&report), next - 1..next);
+    assert!(report.epoch_bump_needed && report.cut.is_none());
+    assert_eq!(seen_bases(&log).len(), 29);
+    drop(log);
+    // What compaction leaves: before the recovery point, or where nothing is known of the log.
+    for recovery_point in [Some(next), None] {
+        let (log, report) = rig.recover(recovery_point);
+        assert!(report.gaps.is_empty() && report.cut.is_none());
+        assert_eq!(seen_bases(&log).len(), 29);
+    }
+    // What an earlier start took out, to the segment's end.
+    let name = "00000000000000000000.log.1800.0.quarantine";
+    fs::write(rig.path(name), b"").unwrap();
+    let (log, report) = rig.recover(Some(0));
+    assert!(report.cut.is_none());
+    assert_eq!(seen_bases(&log).len(), 29);
+    drop(log);
+    // A log start that was set beyond the end.
+    let (rig, next) = with_hole(30);
+    let start = Start {
+        log_start: Some(next),
+        ..rig.start(false, Some(0))
+    };
+    let (log, report) = rig.recover_with(&start);
+    assert!(report.gaps.is_empty() && report.cut.is_none());
+    assert_eq!(log.appended_end(), 30);
+}
+
+/// A log that went on behind a gap did so in a new epoch: an older recovery point, from before, does not cut it.
+#[test]
+fn a_log_that_went_on_behind_a_gap_is_not_cut_there() {
+    let rig = Rig::new();
+    drop(fill(&rig, 10));
+    let (mut log, report) = rig.recover(Some(20));
+    assert!(report.epoch_bump_needed);
+    log.stage(batch(1, 190, 1), 1, 1000).unwrap();
+    log.write_staged().unwrap();
+    sync(&mut log);
+    drop(log);
+    let (log, report) = rig.recover(Some(5));
+    assert_eq!(the_gap(&report), 10..20);
+    assert!(report.cut.is_none());
+    assert_eq!(log.appended_end(), 21);
+}

@@ -1,0 +1,314 @@
+//! One read of all segments that reach past the recovery point, after an unclean stop.
+//!
+//! Owns: what the read builds up (indexes, producer state, epochs) and the bad ranges that it finds. What is built
+//! stops at the first bad bytes: behind a tear nothing counts, and behind rot the log is read again once repaired.
+
+use super::append::{Entries, Tail};
+use super::checkpoint::{self, EpochStart};
+use super::producers::Producers;
+use super::recovery::{Cut, Opened, Report, Start};
+use super::reopen::{Found, Place, largest_timestamp};
+use super::repair;
+use super::scan::{Bounds, Scanner};
+use super::segment::Extent;
+use crate::batch::Header;
+use crate::error::{Context, Result};
+use crate::sys;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// A range of a segment's bytes in which no batch was found; an empty one at a segment's end where offsets are
+/// missing before the next segment begins.
+pub struct Bad {
+    /// Which segment, counted from the first that is read.
+    pub at: usize,
+    /// Where in that segment.
+    pub bytes: Range<u64>,
+    /// Where in all segments that are read, one after the other.
+    pub log_position: u64,
+    /// The offset that the next batch should have had.
+    pub offset: i64,
+    /// The offset of the next good batch, wherever it lies.
+    pub resumes: Option<i64>,
+    /// Something says that the batches behind it are older than this stop.
+    pub is_old: bool,
+}
+
+/// One read.
+pub struct Pass<'p> {
+    place: &'p Place<'p>,
+    start: &'p Start<'p>,
+    report: &'p mut Report,
+    recovery_point: i64,
+    found: Vec<Found>,
+    closed: Vec<Extent>,
+    producers: Producers,
+    epochs: Vec<EpochStart>,
+    /// The numbers and index entries of the segment that is read, or in which the first bad bytes are.
+    tail: Tail,
+    entries: Entries,
+    /// The bad ranges, in the log's order.
+    pub bad: Vec<Bad>,
+    /// The end of the last good batch in all segments that are read.
+    pub last_good: u64,
+    /// The offset after it.
+    pub end: i64,
+    /// Its leader epoch.
+    last_epoch: i32,
+    /// The bytes of the segments before the one that is read.
+    before: u64,
+    said: Instant,
+}
+
+impl<'p> Pass<'p> {
+    /// Finds the segments, and takes in those that need no reading.
+    pub fn begin(
+        place: &'p Place<'p>,
+        start: &'p Start<'p>,
+        recovery_point: i64,
+        report: &'p mut Report,
+    ) -> Result<Pass<'p>> {
+        let mut found = place.find(start)?;
+        let ends = found.iter().skip(1).map(|f| f.segment.base_offset());
+        let trusted = ends.take_while(|&end| end <= recovery_point).count();
+        let read = found.split_off(trusted);
+        let first_offset = read[0].segment.base_offset();
+        let closed = place.closed(&found, first_offset, report)?;
+        let producers = place.producers(&closed, first_offset)?;
+        Ok(Pass {
+            place,
+            start,
+            report,
+            recovery_point,
+            tail: Tail::new(first_offset),
+            entries: Entries::default(),
+            epochs: checkpoint::read_epochs(&place.dir)?,
+            found: read,
+            closed,
+            producers,
+            bad: Vec::new(),
+            last_good: 0,
+            end: first_offset,
+            last_epoch: -1,
+            before: 0,
+            said: Instant::now(),
+        })
+    }
+
+    /// Reads every segment; writes back and syncs what lies past the recovery point.
+    pub fn read_all(&mut self) -> Result<()> {
+        for at in 0..self.found.len() {
+            let Found { segment, bytes } = self.found[at].clone();
+            let file = self.place.file(&segment)?;
+            let next = self.found.get(at + 1).map(|n| n.segment.base_offset());
+            let bounds = Bounds {
+                from: self.end,
+                base: segment.base_offset(),
+                to: next.unwrap_or(i64::MAX),
+            };
+            if self.bad.is_empty() {
+                self.tail = Tail::new(bounds.base);
+                self.entries = Entries::default();
+            }
+            self.read(at, &file, bytes, bounds)
+                .context(|| format!("reading {}", segment.path(".log").display()))?;
+            // L9, P6: through the descriptor that wrote.
+            sys::sync_data(&file).context(|| format!("syncing {}", self.place.dir.display()))?;
+            if let Some(next) = next {
+                self.look_for_hole(at, bytes, next)?;
+            }
+            self.before += bytes;
+            self.report.bytes_read += bytes;
+            self.report.indexes_rebuilt += 1;
+            if self.bad.is_empty() && next.is_some() {
+                let tail = std::mem::replace(&mut self.tail, Tail::new(self.end));
+                let entries = &mut self.entries;
+                let active = self.place.rebuilt(&segment, tail, entries, true);
+                self.closed.push(active.extent());
+            }
+        }
+        let dir = &self.place.dir;
+        sys::sync_dir(dir).context(|| format!("syncing {}", dir.display()))
+    }
+
+    /// Reads one segment batch by batch.
+    fn read(&mut self, at: usize, file: &File, size: u64, mut bounds: Bounds) -> io::Result<()> {
+        let mut scanner = Scanner::new(file, size, self.recovery_point);
+        let mut position = 0;
+        while position < size {
+            self.say_progress(position);
+            let good = match scanner.batch_at(position, &bounds)? {
+                Some(header) => Some((position, header)),
+                None => {
+                    let good = scanner.next_good(position, &bounds)?;
+                    let end = good.map_or(size, |(place, _)| place);
+                    self.add_bad(at, position..end);
+                    good
+                }
+            };
+            let Some((place, header)) = good else {
+                break;
+            };
+            self.add_good(file, place, &header)?;
+            position = place + header.total_bytes() as u64;
+            self.last_good = self.before + position;
+            bounds.from = self.end;
+        }
+        scanner.finish()
+    }
+
+    fn say_progress(&mut self, position: u64) {
+        if self.said.elapsed() >= PROGRESS_EVERY {
+            self.said = Instant::now();
+            let (dir, end) = (self.place.dir.display(), self.end);
+            let bytes = self.before + position;
+            log::info!("{dir}: {bytes} bytes read after an unclean stop, up to offset {end}");
+        }
+    }
+
+    fn add_bad(&mut self, at: usize, bytes: Range<u64>) {
+        self.bad.push(Bad {
+            at,
+            log_position: self.before + bytes.start,
+            bytes,
+            offset: self.end,
+            resumes: None,
+            is_old: false,
+        });
+    }
+
+    /// A turn that spans a roll may leave its later segment on the disk and not the end of its earlier one: there is
+    /// nothing bad to see, but offsets are missing between the two. Compaction, an earlier gap, and a log start that
+    /// was set beyond the end leave the same.
+    fn look_for_hole(&mut self, at: usize, size: u64, next: i64) -> Result<()> {
+        let hole = self.end..next;
+        let is_bad_already =
+            |bad: &Bad| (bad.at == at && bad.bytes.end == size) || bad.offset == hole.start;
+        let is_known = |gap: &Range<i64>| gap.start <= hole.start && gap.end >= hole.end;
+        let past_all_that_was_synced = self
+            .start
+            .recovery_point
+            .is_some_and(|synced| hole.start >= synced);
+        if hole.is_empty()
+            || !past_all_that_was_synced
+            || self.start.log_start.is_some_and(|start| hole.end <= start)
+            || self.bad.last().is_some_and(is_bad_already)
+            || self.report.gaps.iter().any(is_known)
+        {
+            return Ok(());
+        }
+        let segment = &self.found[at].segment;
+        self.bad.push(Bad {
+            at,
+            bytes: size..size,
+            log_position: self.before + size,
+            offset: hole.start,
+            resumes: Some(hole.end),
+            is_old: repair::has_quarantine(&self.place.dir, segment)?,
+        });
+        Ok(())
+    }
+
+    fn add_good(&mut self, file: &File, position: u64, header: &Header) -> io::Result<()> {
+        let expected = std::mem::replace(&mut self.end, header.last_offset() + 1);
+        self.report.batches_read += 1;
+        let epoch = std::mem::replace(&mut self.last_epoch, header.partition_leader_epoch);
+        for bad in &mut self.bad {
+            bad.resumes.get_or_insert(header.base_offset);
+        }
+        // One turn has one epoch: another was begun behind the hole, knowing of it.
+        if let Some(hole) = self.bad.last_mut().filter(|bad| bad.bytes.is_empty()) {
+            hole.is_old |= hole.offset == expected && epoch != header.partition_leader_epoch;
+        }
+        if !self.bad.is_empty() {
+            return Ok(());
+        }
+        if header.base_offset > expected {
+            self.producers.open_gap();
+        }
+        let timestamp = largest_timestamp(file, position as u32, header, self.place.decoders)?;
+        let interval_bytes = self.place.settings.index_interval_bytes;
+        self.tail
+            .add(header, timestamp, interval_bytes, &mut self.entries);
+        self.producers.replay(header, timestamp);
+        let epoch = header.partition_leader_epoch;
+        if self.epochs.last().map_or(-1, |last| last.epoch) < epoch {
+            self.epochs.push(EpochStart {
+                epoch,
+                start_offset: header.base_offset,
+            });
+        }
+        Ok(())
+    }
+
+    /// Cuts the log at bad range `torn`.
+    pub fn cut(&mut self, torn: usize) -> Result<()> {
+        let (at, position, offset) = {
+            let bad = &self.bad[torn];
+            (bad.at, bad.bytes.start, bad.offset)
+        };
+        let mut segments = Vec::new();
+        for found in &self.found[at..] {
+            segments.push((found.segment.clone(), self.place.file(&found.segment)?));
+        }
+        let never_synced = offset >= self.start.recovery_point.unwrap_or(0);
+        let bytes = repair::cut(&self.place.dir, &segments, position, never_synced)?;
+        let before = self.report.cut.map_or(0, |cut| cut.bytes);
+        self.report.cut = Some(Cut {
+            offset,
+            bytes: before + bytes,
+        });
+        for (segment, _) in &segments[1..] {
+            self.place.shared.descriptors.forget(segment.serial());
+        }
+        let dir = self.place.dir.display();
+        log::warn!("{dir}: {bytes} torn bytes were cut; the log ends at offset {offset}");
+        Ok(())
+    }
+
+    /// Takes the first `rot` bad ranges out of their segments.
+    pub fn excise(&mut self, rot: usize) -> Result<()> {
+        let dir = &self.place.dir;
+        for segment_bad in self.bad[..rot].chunk_by(|a, b| a.at == b.at) {
+            let segment = &self.found[segment_bad[0].at].segment;
+            let ranges: Vec<Range<u64>> = segment_bad.iter().map(|b| b.bytes.clone()).collect();
+            if ranges.iter().all(Range::is_empty) {
+                continue;
+            }
+            let file = self.place.file(segment)?;
+            repair::excise(dir, segment, &file, &ranges)?;
+            self.place.shared.descriptors.forget(segment.serial());
+        }
+        for bad in &self.bad[..rot] {
+            let gap = bad.offset..bad.resumes.unwrap_or(bad.offset);
+            if !gap.is_empty() && !self.report.gaps.contains(&gap) {
+                log::error!("{}: offsets {gap:?} are lost", dir.display());
+                self.report.gaps.push(gap);
+            }
+        }
+        self.report.gaps.sort_by_key(|gap| gap.start);
+        Ok(())
+    }
+
+    /// What was built: up to the first bad range if the log was cut there, else all of it.
+    pub fn finish(mut self, torn: bool) -> Opened {
+        let last = match self.bad.first() {
+            Some(bad) if torn => bad.at,
+            _ => self.found.len() - 1,
+        };
+        let segment = &self.found[last].segment;
+        let active = self
+            .place
+            .rebuilt(segment, self.tail, &mut self.entries, false);
+        Opened {
+            closed: self.closed,
+            active,
+            producers: self.producers,
+            epochs: self.epochs,
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The opening of segments whose sizes are trusted: all of them after a clean stop, and those before the recovery
+//! point after any.
+//!
+//! Owns: the check of indexes against the log, their rebuilding from batch headers, and the reading of producer state.
+//! No record is read, but for a batch whose header does not tell its largest timestamp.
+
+use super::active::Active;
+use super::append::{Entries, Tail};
+use super::checkpoint;
+use super::descriptors::Kind;
+use super::index::{self, Entry, OffsetEntry, TimeEntry};
+use super::producers::Producers;
+use super::recovery::{Opened, Report, Start};
+use super::segment::{Extent, Segment, header_at};
+use super::view::ReadError;
+use super::{LogSettings, Shared, repair, snapshot, times};
+use crate::batch::{Header, records};
+use crate::compress::Decoders;
+use crate::error::{Context, Error, Result};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Where recovery works, and with what.
+pub struct Place<'a> {
+    /// The partition's directory.
+    pub dir: Arc<Path>,
+    /// What all storage shares.
+    pub shared: &'a Arc<Shared>,
+    /// The log's settings.
+    pub settings: &'a LogSettings,
+    /// Opens batches.
+    pub decoders: &'a Decoders,
+}
+
+/// A segment file that is there.
+#[derive(Clone)]
+pub struct Found {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// The file's length.
+    pub bytes: u64,
+}
+
+/// What a segment's index files hold, as far as it agrees with the log.
+struct Indexes {
+    offsets: u32,
+    last_offset: OffsetEntry,
+    times: u32,
+    last_time: Option<TimeEntry>,
+}
+
+impl Place<'_> {
+    /// The segments, ascending; at least one, made if there is none.
+    pub fn find(&self, start: &Start<'_>) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for base_offset in repair::tidy(&self.dir)? {
+            let (segment, file) = Segment::open(&self.dir, base_offset)?;
+            let path = segment.path(".log");
+            let bytes = file
+                .metadata()
+                .context(|| format!("opening {}", path.display()))?
+                .len();
+            if bytes > i32::MAX as u64 {
+                let path = path.display();
+                return Err(Error::new(format!("{path}: a segment of {bytes} bytes")));
+            }
+            self.keep(&segment, file);
+            let segment = Arc::new(segment);
+            found.push(Found { segment, bytes });
+        }
+        if found.is_empty() {
+            let (segment, file) = repair::make(&self.dir, start.log_start.unwrap_or(0))?;
+            self.keep(&segment, file);
+            let segment = Arc::new(segment);
+            found.push(Found { segment, bytes: 0 });
+        }
+        Ok(found)
+    }
+
+    fn keep(&self, segment: &Segment, file: File) {
+        let descriptors = &self.shared.descriptors;
+        descriptors.put(segment.serial(), Kind::Log, Arc::new(file));
+    }
+
+    /// A segment's file.
+    pub fn file(&self, segment: &Segment) -> Result<Arc<File>> {
+        let file = segment.log(self.shared);
+        file.map_err(|e| Error::new(format!("opening {}: {e}", segment.path(".log").display())))
+    }
+
+    /// The extents of trusted segments, the last of which ends at `end`.
+    pub fn closed(&self, found: &[Found], end: i64, report: &mut Report) -> Result<Vec<Extent>> {
+        let mut closed = Vec::with_capacity(found.len());
+        for (i, Found { segment, bytes }) in found.iter().enumerate() {
+            let what = || format!("opening {}", segment.path(".log").display());
+            let next = found.get(i + 1);
+            let mut extent =
+                Active::new(segment.clone(), Tail::new(segment.base_offset())).extent();
+            extent.bytes = *bytes as u32;
+            extent.end_offset = next.map_or(end, |n| n.segment.base_offset());
+            let file = self.file(segment)?;
+            match self.indexes(&extent, &file).context(what)? {
+                Some(indexes) => {
+                    extent.index_count = indexes.offsets;
+                    extent.last_index = indexes.last_offset;
+                    extent.time_count = indexes.times;
+                    if let Some(last) = indexes.last_time {
+                        let offset = extent.base_offset() + i64::from(last.relative_offset);
+                        extent.max_timestamp = last.timestamp;
+                        extent.max_timestamp_offset = offset;
+                    }
+                }
+                None => {
+                    report.indexes_rebuilt += 1;
+                    let mut entries = Entries::default();
+                    let mut tail = Tail::new(segment.base_offset());
+                    if !self
+                        .grow(&mut tail, &extent, &file, &mut entries)
+                        .context(what)?
+                    {
+                        log::error!("{}: bad at byte {}", what(), tail.bytes);
+                    }
+                    let active = self.rebuilt(segment, tail, &mut entries, true);
+                    extent = Extent {
+                        bytes: extent.bytes,
+                        end_offset: extent.end_offset,
+                        ..active.extent()
+                    };
+                }
+            }
+            closed.push(extent);
+        }
+        Ok(closed)
+    }
+
+    /// What a segment's index files hold; nothing if they are missing, or contradict the log.
+    fn indexes(&self, extent: &Extent, file: &File) -> io::Result<Option<Indexes>> {
+        let mut indexes = Indexes {
+            offsets: 0,
+            last_offset: OffsetEntry::default(),
+            times: 0,
+            last_time: None,
+        };
+        if extent.bytes == 0 {
+            return Ok(Some(indexes));
+        }
+        let segment = &extent.segment;
+        let offsets = segment.index(self.shared, Kind::Index)?;
+        let times = segment.index(self.shared, Kind::TimeIndex)?;
+        let counts = (
+            index::count::<OffsetEntry>(&offsets)?,
+            index::count::<TimeEntry>(&times)?,
+        );
+        let (Some(offset_count), Some(time_count)) = counts else {
+            return Ok(None);
+        };
+        // A segment of more than one interval has an entry, and batches have timestamps: nothing there means lost.
+        let long = extent.bytes > self.settings.index_interval_bytes;
+        if (offset_count == 0 && long) || time_count == 0 {
+            return Ok(None);
+        }
+        let range = extent.relative(extent.end_offset);
+        if offset_count > 0 {
+            let last = index::entry::<OffsetEntry>(&offsets, offset_count - 1)?;
+            match last.filter(|e| !e.is_blank() && e.relative_offset < range) {
+                Some(last) if extent.holds(file, &last)? => indexes.last_offset = last,
+                _ => return Ok(None),
+            }
+        }
+        indexes.last_time = index::entry::<TimeEntry>(&times, time_count - 1)?;
+        if indexes.last_time.is_none_or(|e| e.relative_offset >= range) {
+            return Ok(None);
+        }
+        indexes.offsets = offset_count;
+        indexes.times = time_count;
+        index::trim::<OffsetEntry>(&offsets, offset_count)?;
+        index::trim::<TimeEntry>(&times, time_count)?;
+        Ok(Some(indexes))
+    }
+
+    /// Walks batch headers from where `tail` ends to the extent's end. Whether they lead there exactly.
+    fn grow(
+        &self,
+        tail: &mut Tail,
+        extent: &Extent,
+        file: &File,
+        entries: &mut Entries,
+    ) -> io::Result<bool> {
+        while tail.bytes < extent.bytes {
+            let Some(header) = header_at(file, tail.bytes, extent.bytes)? else {
+                return Ok(false);
+            };
+            let fits = header.last_offset() - tail.base_offset <= i64::from(i32::MAX);
+            if header.base_offset < tail.end_offset || !fits {
+                return Ok(false);
+            }
+            let timestamp = largest_timestamp(file, tail.bytes, &header, self.decoders)?;
+            tail.add(
+                &header,
+                timestamp,
+                self.settings.index_interval_bytes,
+                entries,
+            );
+        }
+        Ok(true)
+    }
+
+    /// A segment whose indexes are made anew. A full disk must not keep a broker from starting: what cannot be
+    /// written is not counted, and searches do without.
+    pub fn rebuilt(
+        &self,
+        segment: &Arc<Segment>,
+        mut tail: Tail,
+        entries: &mut Entries,
+        sealed: bool,
+    ) -> Active {
+        if sealed {
+            tail.add_time(entries);
+        }
+        let mut active = Active::new(segment.clone(), tail);
+        active.pending = std::mem::take(entries);
+        let mut rewrite = || -> io::Result<()> {
+            index::trim::<OffsetEntry>(&*segment.index(self.shared, Kind::Index)?, 0)?;
+            index::trim::<TimeEntry>(&*segment.index(self.shared, Kind::TimeIndex)?, 0)?;
+            active.flush_indexes(self.shared)
+        };
+        if let Err(e) = rewrite() {
+            log::warn!("rebuilding {}: {e}", segment.path(".index").display());
+        }
+        active
+    }
+
+    /// The producer state at `end`, which the extents lead up to: a snapshot, and the batches since. A gap between
+    /// them counts as it did when it was found (P5), and harmlessly so where compaction left it.
+    pub fn producers(&self, extents: &[Extent], end: i64) -> Result<Producers> {
+        let (from, mut producers) = snapshot::load(&self.dir, end, &self.shared.producers)?;
+        let mut expected = from;
+        for extent in extents
+            .iter()
+            .filter(|e| e.bytes > 0 && e.end_offset > from)
+        {
+            let what = || format!("reading {}", extent.segment.path(".log").display());
+            let file = self.file(&extent.segment)?;
+            let mut replay = || -> Result<(), ReadError> {
+                let start = extent.floor(self.shared, &file, from)?;
+                extent.walk(&file, start, |header| {
+                    if header.base_offset >= from && header.base_offset < end {
+                        if header.base_offset > expected {
+                            producers.open_gap();
+                        }
+                        producers.replay(header, header.max_timestamp);
+                        expected = header.last_offset() + 1;
+                    }
+                    false
+                })?;
+                Ok(())
+            };
+            match replay() {
+                Err(ReadError::Io(e)) if e.kind() == io::ErrorKind::InvalidData => {
+                    log::error!("{}: {e}", what());
+                }
+                Err(e) => return Err(Error::new(format!("{}: {e}", what()))),
+                Ok(()) => {}
+            }
+        }
+        if expected < end {
+            producers.open_gap();
+        }
+        Ok(producers)
+    }
+}
+
+/// Opens a log after a clean stop; nothing if it is not as a clean stop leaves it.
+pub(super) fn clean(
+    place: &Place<'_>,
+    start: &Start<'_>,
+    report: &mut Report,
+) -> Result<Option<Opened>> {
+    let mut found = place.find(start)?;
+    let Found { segment, bytes } = found.pop().expect("there is at least one segment");
+    let mut closed = place.closed(&found, segment.base_offset(), report)?;
+    let Some(active) = active(place, &segment, bytes, report)
+        .context(|| format!("opening {}", segment.path(".log").display()))?
+    else {
+        log::warn!(
+            "{}: not as a clean stop leaves it; it is read in full",
+            segment.path(".log").display()
+        );
+        return Ok(None);
+    };
+    let end = active.tail.end_offset;
+    if start.recovery_point.is_some_and(|synced| end < synced) {
+        return Ok(None);
+    }
+    closed.push(active.extent());
+    let producers = place.producers(&closed, end)?;
+    closed.pop();
+    Ok(Some(Opened {
+        closed,
+        active,
+        producers,
+        epochs: checkpoint::read_epochs(&place.dir)?,
+    }))
+}
+
+/// The last segment, if its batches end where the file does.
+fn active(
+    place: &Place<'_>,
+    segment: &Arc<Segment>,
+    bytes: u64,
+    report: &mut Report,
+) -> io::Result<Option<Active>> {
+    let file = segment.log(place.shared).map_err(io::Error::other)?;
+    let mut whole = Active::new(segment.clone(), Tail::new(segment.base_offset())).extent();
+    whole.bytes = bytes as u32;
+    whole.end_offset = i64::MAX;
+    let mut tail = Tail::new(segment.base_offset());
+    let mut entries = Entries::default();
+    let indexes = place.indexes(&whole, &file)?;
+    if let Some(indexes) = &indexes {
+        resume(&mut tail, indexes, &whole, &file, place.decoders)?;
+    }
+    if !place.grow(&mut tail, &whole, &file, &mut entries)? {
+        return Ok(None);
+    }
+    let mut active = match indexes {
+        Some(indexes) => {
+            let mut active = Active::new(segment.clone(), tail);
+            active.index_count = indexes.offsets;
+            active.time_count = indexes.times;
+            active.pending = entries;
+            active
+        }
+        None => {
+            report.indexes_rebuilt += 1;
+            place.rebuilt(segment, tail, &mut entries, false)
+        }
+    };
+    if let Err(e) = active.flush_indexes(place.shared) {
+        log::warn!("writing {}: {e}", segment.path(".index").display());
+    }
+    Ok(Some(active))
+}
+
+/// Sets `tail` to where the last index entry points.
+fn resume(
+    tail: &mut Tail,
+    indexes: &Indexes,
+    extent: &Extent,
+    file: &File,
+    decoders: &Decoders,
+) -> io::Result<()> {
+    let Some(first) = header_at(file, 0, extent.bytes)? else {
+        return Ok(());
+    };
+    tail.first_timestamp = largest_timestamp(file, 0, &first, decoders)?;
+    tail.index_count = indexes.offsets;
+    tail.last_index = indexes.last_offset;
+    tail.bytes = indexes.last_offset.position;
+    if let Some(header) = header_at(file, tail.bytes, extent.bytes)? {
+        tail.end_offset = header.base_offset;
+    }
+    tail.time_count = indexes.times;
+    if let Some(last) = indexes.last_time {
+        tail.last_time = last.timestamp;
+        tail.max_timestamp = last.timestamp;
+        tail.max_timestamp_offset = tail.base_offset + i64::from(last.relative_offset);
+    }
+    Ok(())
+}
+
+/// A batch's largest timestamp, ms. Where the header does not tell it (Sarama), the batch is opened.
+pub fn largest_timestamp(
+    file: &File,
+    position: u32,
+    header: &Header,
+    decoders: &Decoders,
+) -> io::Result<i64> {
+    if header.max_timestamp >= header.base_timestamp || header.records_count == 0 {
+        return Ok(header.max_timestamp);
+    }
+    let body = times::body(file, position, header)?;
+    let max = records::max_timestamp(header, &body, decoders);
+    Ok(max.ok().flatten().map_or(-1, |max| max.timestamp))
+}

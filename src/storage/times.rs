@@ -1,0 +1,189 @@
+//! ListOffsets by timestamp: the one place where a reader opens a batch.
+//!
+//! The time index gives a batch before which every record is older than what is sought; from there headers are walked,
+//! and only a batch that may hold the record is opened. A header's max timestamp is the producer's word: where it lies
+//! before the base timestamp it was never set (Sarama), and the batch is opened to see. Results are exact to the
+//! record, never below the log start, never at or beyond the end asked for.
+
+use super::Shared;
+use super::descriptors::Kind;
+use super::index::{self, TimeEntry};
+use super::segment::Extent;
+use super::view::{Hint, Place, ReadError, View};
+use crate::batch::{HEADER_BYTES, Header, records};
+use crate::compress::{Decoders, Failure};
+use crate::sys;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+
+/// A record, found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// Its timestamp, ms.
+    pub timestamp: i64,
+    /// Its offset.
+    pub offset: i64,
+    /// The leader epoch of its batch.
+    pub leader_epoch: i32,
+}
+
+impl View {
+    /// The first record before offset `end` whose timestamp is at least `timestamp` (ms).
+    pub fn offset_for_timestamp(
+        &self,
+        shared: &Shared,
+        decoders: &Decoders,
+        timestamp: i64,
+        end: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let end = end.min(self.high_watermark);
+        for at in self.extent_of(self.log_start)..=self.closed.len() {
+            let candidate = |e: &&Extent| e.bytes > 0 && e.max_timestamp >= timestamp;
+            let Some(extent) = self.extent(at).filter(candidate) else {
+                continue;
+            };
+            if extent.base_offset() >= end {
+                break;
+            }
+            let file = extent.segment.log(shared)?;
+            let start = extent.floor(shared, &file, self.log_start)?;
+            let mut from = start.max(time_floor(extent, shared, &file, timestamp)?);
+            let wanted = |h: &Header| h.last_offset() >= self.log_start && may_hold(h, timestamp);
+            while let Some((position, header)) = extent.walk(&file, from, wanted)? {
+                let body = body(&file, position, &header)?;
+                let place =
+                    records::first_at_or_after(&header, &body, decoders, self.log_start, timestamp)
+                        .map_err(corrupt)?;
+                if let Some(place) = place.filter(|p| p.offset < end) {
+                    return Ok(Some(TimestampOffset {
+                        timestamp: place.timestamp,
+                        offset: place.offset,
+                        leader_epoch: header.partition_leader_epoch,
+                    }));
+                }
+                if header.last_offset() >= end {
+                    return Ok(None);
+                }
+                from = position + header.total_bytes() as u32;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp (ListOffsets' -3), if any record has a timestamp.
+    pub fn max_timestamp(
+        &self,
+        shared: &Shared,
+        decoders: &Decoders,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut best = (-1, -1);
+        for at in self.extent_of(self.log_start)..=self.closed.len() {
+            if let Some(extent) = self.extent(at) {
+                let (timestamp, offset) = self.max_of_extent(extent, shared)?;
+                if timestamp > best.0 {
+                    best = (timestamp, offset);
+                }
+            }
+        }
+        if best.0 < 0 {
+            return Ok(None);
+        }
+        let Some(place) = self.locate(shared, best.1, Hint::default())? else {
+            return Ok(None);
+        };
+        let Place {
+            position,
+            header,
+            file,
+            ..
+        } = place;
+        let body = body(&file, position, &header)?;
+        let max = records::max_timestamp(&header, &body, decoders).map_err(corrupt)?;
+        Ok(max.map(|max| TimestampOffset {
+            timestamp: max.timestamp,
+            offset: max.offset,
+            leader_epoch: header.partition_leader_epoch,
+        }))
+    }
+
+    /// The largest timestamp of an extent's visible part, and an offset in the first batch that has it.
+    fn max_of_extent(&self, extent: &Extent, shared: &Shared) -> Result<(i64, i64), ReadError> {
+        let offset = extent.max_timestamp_offset;
+        if offset < self.log_start && extent.end_offset > self.log_start && extent.bytes > 0 {
+            return self.max_after_start(extent, shared);
+        }
+        Ok(if offset < self.high_watermark {
+            (extent.max_timestamp, offset)
+        } else if self.high.segment == extent.segment.serial() {
+            (self.high.max_timestamp, self.high.max_timestamp_offset)
+        } else {
+            (-1, -1)
+        })
+    }
+
+    /// The same where DeleteRecords passed the batch that the extent knows of.
+    fn max_after_start(&self, extent: &Extent, shared: &Shared) -> Result<(i64, i64), ReadError> {
+        let file = extent.segment.log(shared)?;
+        let from = extent.floor(shared, &file, self.log_start)?;
+        let mut best = (-1, -1);
+        extent.walk(&file, from, |h| {
+            let visible =
+                h.last_offset() >= self.log_start && h.last_offset() < self.high_watermark;
+            if visible && h.max_timestamp.max(h.base_timestamp) > best.0 {
+                best = (h.max_timestamp.max(h.base_timestamp), h.last_offset());
+            }
+            false
+        })?;
+        Ok(best)
+    }
+}
+
+/// Whether a batch may have a record at or after `timestamp`.
+pub fn may_hold(header: &Header, timestamp: i64) -> bool {
+    header.max_timestamp >= timestamp || header.max_timestamp < header.base_timestamp
+}
+
+/// Where to begin a walk to the first record at or after `timestamp`: at the batch that the time index names, if the
+/// log agrees with it, else at the segment's beginning.
+fn time_floor(
+    extent: &Extent,
+    shared: &Shared,
+    file: &File,
+    timestamp: i64,
+) -> Result<u32, ReadError> {
+    if extent.time_count == 0 {
+        return Ok(0);
+    }
+    let Some(times) = extent.segment.index_to_read(shared, Kind::TimeIndex)? else {
+        return Ok(0);
+    };
+    let before = |e: &TimeEntry| e.timestamp <= timestamp;
+    let Some((_, entry)) = index::last_before(&times, extent.time_count, 0.5, before)? else {
+        return Ok(0);
+    };
+    let offset = extent.base_offset() + i64::from(entry.relative_offset);
+    let from = extent.floor(shared, file, offset)?;
+    let found = extent.walk(file, from, |h| h.last_offset() >= offset)?;
+    let agrees = |h: &Header| {
+        h.base_offset <= offset
+            && (h.max_timestamp == entry.timestamp || h.max_timestamp < h.base_timestamp)
+    };
+    Ok(match found {
+        Some((position, header)) if agrees(&header) => position,
+        _ => 0,
+    })
+}
+
+/// The records of the batch at `position`, as stored.
+pub fn body(file: &File, position: u32, header: &Header) -> io::Result<Vec<u8>> {
+    let mut body = vec![0; header.body_bytes()];
+    let read = sys::read_at(file, &mut body, u64::from(position) + HEADER_BYTES as u64)?;
+    match read == body.len() {
+        true => Ok(body),
+        false => Err(ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn corrupt(failure: Failure) -> ReadError {
+    ReadError::Io(io::Error::new(ErrorKind::InvalidData, failure.to_string()))
+}
