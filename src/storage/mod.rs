@@ -35,6 +35,7 @@ pub mod checkpoint;
 pub mod descriptors;
 pub mod index;
 pub mod log;
+pub mod partition;
 mod pass;
 pub mod producers;
 pub mod recovery;
@@ -50,6 +51,7 @@ pub mod view;
 
 pub use checkpoint::EpochStart;
 pub use log::{Log, Refused, Staged, SyncItem};
+pub use partition::{Partition, Snapshot, Status, Wake};
 pub use recovery::{Report, Start};
 pub use times::TimestampOffset;
 pub use view::{Hint, ReadError, View};

@@ -1,0 +1,317 @@
+//! One file per Kafka API, and this table of them: what is in it is served and advertised, nothing else.
+//!
+//! A handler is a function from a request to a response, on its connection's thread. Behind its message tables it
+//! says what the broker does; the version notes on top of each file say what each version changed.
+
+pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_topic_partitions;
+pub mod fetch;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+
+pub use produce::Pending;
+
+use crate::broker::Broker;
+use crate::budget::Charge;
+use crate::control::{Answer, Request};
+use crate::error::ErrorCode;
+use crate::server::waiting::{Outcome, Ticket, Watch, Woken};
+use crate::storage::{Partition, Snapshot, Status};
+use crate::wire::primitives::{ELEMENT_BYTES, ELEMENTS_FREE};
+use crate::wire::{Frame, Message, Reader, RequestHeader, Writer, read_request, write_response};
+use crate::writer::Caller;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a response's length, an INT32 in front of it, can state.
+const RESPONSE_BYTES_MAX: u64 = 4 + i32::MAX as u64;
+
+/// A fetch of hundreds of partitions keeps its share of a budget while it waits, and must not for days.
+const LARGE_WAIT_MS_MAX: i32 = 2_000;
+
+/// An API that is served.
+pub struct Api {
+    /// Its key.
+    pub key: i16,
+    /// Kafka's name for it, as in its messages: `Fetch`.
+    pub name: &'static str,
+    /// The versions that are served.
+    pub versions: RangeInclusive<i16>,
+    serve: fn(&mut Exchange<'_>, Arc<Frame>) -> Result<Reply, String>,
+}
+
+/// What a request led to.
+pub enum Reply {
+    /// The response, to be sent now.
+    Now(Writer),
+    /// A produce that waits for the writer.
+    Later(Pending),
+    /// The connection failed meanwhile.
+    Ended,
+}
+
+/// The table: one row an API, its request, its handler.
+macro_rules! apis {
+    ($($request:path => $handler:expr,)*) => {
+        /// Every API that is served, by key.
+        pub const APIS: &[Api] = &[$(Api {
+            key: <$request as Message>::KEY,
+            name: <$request as Message>::NAME,
+            versions: <$request as Message>::VERSIONS,
+            serve: $handler,
+        },)*];
+    };
+}
+
+apis! {
+    produce::ProduceRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        Ok(Reply::Later(produce::handle(exchange, request)))
+    },
+    fetch::FetchRequest => |exchange, frame| {
+        let mut request: fetch::FetchRequest = exchange.read(frame)?;
+        if exchange.memory.as_ref().is_some_and(|memory| memory.bytes() > 0) {
+            request.max_wait_ms = request.max_wait_ms.min(LARGE_WAIT_MS_MAX);
+        }
+        exchange.reply_unless_ended(|call, version| fetch::handle(call, version, request))
+    },
+    list_offsets::ListOffsetsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| list_offsets::handle(call, version, request))
+    },
+    metadata::MetadataRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| metadata::handle(call, version, request))
+    },
+    api_versions::ApiVersionsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|_, version| api_versions::handle(version, request))
+    },
+    create_topics::CreateTopicsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| create_topics::handle(call, request))
+    },
+    delete_topics::DeleteTopicsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| delete_topics::handle(call, version, request))
+    },
+    init_producer_id::InitProducerIdRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| init_producer_id::handle(call, request))
+    },
+    offset_for_leader_epoch::OffsetForLeaderEpochRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| offset_for_leader_epoch::handle(call, request))
+    },
+    describe_configs::DescribeConfigsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reserve(describe_configs::rows_max(&request))?;
+        exchange.reply(|call, _| describe_configs::handle(call, request))
+    },
+    create_partitions::CreatePartitionsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| create_partitions::handle(call, request))
+    },
+    describe_cluster::DescribeClusterRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, version| describe_cluster::handle(call, version, request))
+    },
+    describe_topic_partitions::DescribeTopicPartitionsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| describe_topic_partitions::handle(call, request))
+    },
+}
+
+/// Whether requests of this API are taken up while earlier ones of the same connection are pending.
+pub fn is_pipelined(key: i16) -> bool {
+    key == produce::ProduceRequest::KEY
+}
+
+/// Serves one request; the error is why the connection must be closed, as Kafka does for what it cannot parse.
+pub fn dispatch(call: Call<'_>, frame: Arc<Frame>) -> Result<Reply, String> {
+    let mut reader = Reader::of_frame(&frame);
+    let header =
+        RequestHeader::read(&mut reader).map_err(|error| format!("a request's header: {error}"))?;
+    let (key, version) = (header.api_key, header.api_version);
+    let Some(api) = APIS.iter().find(|api| api.key == key) else {
+        return Err(format!("API key {key} is not served"));
+    };
+    if !api.versions.contains(&version) {
+        if key == api_versions::ApiVersionsRequest::KEY {
+            let response = api_versions::refuse_version();
+            return Ok(Reply::Now(write_response(
+                header.correlation_id,
+                0,
+                &response,
+            )));
+        }
+        return Err(format!("{} version {version} is not served", api.name));
+    }
+    let mut exchange = Exchange {
+        call,
+        header,
+        memory: None,
+    };
+    (api.serve)(&mut exchange, frame)
+        .map_err(|error| format!("{} version {version}: {error}", api.name))
+}
+
+/// One request on its way to its response.
+pub struct Exchange<'a> {
+    call: Call<'a>,
+    header: RequestHeader,
+    /// Given back when the request was handled, a produce's when it was answered: what it and its answer are large in.
+    memory: Option<Charge>,
+}
+
+impl Exchange<'_> {
+    /// Reads the request. Its frame is gone afterwards, but for what the request's records hold of it: a request
+    /// that waits, as a fetch may for long, must not keep its share of the budget from others (P7).
+    ///
+    /// Its array elements, each much larger in memory than on the wire, are taken from a budget of their own.
+    fn read<M: Message>(&mut self, frame: Arc<Frame>) -> Result<M, String> {
+        let memory = self.call.broker.elements.charge();
+        let mut reader = Reader::of_frame(&frame).with_memory(memory);
+        let request = RequestHeader::read(&mut reader)
+            .and_then(|_| read_request(&mut reader, self.header.api_version))
+            .map_err(|error| error.to_string())?;
+        self.memory = reader.into_memory();
+        Ok(request)
+    }
+
+    /// Takes memory for an answer that is much larger than its question.
+    fn reserve(&mut self, elements: usize) -> Result<(), String> {
+        let elements = elements.saturating_sub(ELEMENTS_FREE) as u64;
+        let memory = &mut self.memory;
+        let memory = memory.get_or_insert_with(|| self.call.broker.elements.charge());
+        match memory.try_grow(elements * ELEMENT_BYTES) {
+            true => Ok(()),
+            false => Err("an answer larger than memory is free for".into()),
+        }
+    }
+
+    fn reply<R: Message>(
+        &mut self,
+        handle: impl FnOnce(&mut Call<'_>, i16) -> R,
+    ) -> Result<Reply, String> {
+        self.reply_unless_ended(|call, version| Ok(handle(call, version)))
+    }
+
+    fn reply_unless_ended<R: Message>(
+        &mut self,
+        handle: impl FnOnce(&mut Call<'_>, i16) -> Result<R, Ended>,
+    ) -> Result<Reply, String> {
+        let version = self.header.api_version;
+        Ok(match handle(&mut self.call, version) {
+            Ok(response) => {
+                let response = write_response(self.header.correlation_id, version, &response);
+                if response.total_bytes() > RESPONSE_BYTES_MAX {
+                    return Err("an answer of more than 2 GiB".into());
+                }
+                Reply::Now(response)
+            }
+            Err(Ended) => Reply::Ended,
+        })
+    }
+}
+
+/// The connection failed, or the broker cut it off, while a request waited.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended;
+
+/// What a handler may use: the broker, and its connection's way to wait.
+pub struct Call<'a> {
+    /// The broker.
+    pub broker: &'a Arc<Broker>,
+    /// The client's socket, watched while waiting.
+    pub socket: &'a TcpStream,
+    /// The address that the client connected to.
+    pub local: SocketAddr,
+    /// The connection's inbox.
+    pub caller: &'a Arc<Caller>,
+    /// The request's number on its connection.
+    pub request: u64,
+    /// Where the connection's fetches ended.
+    pub hints: &'a mut fetch::Hints,
+}
+
+impl Call<'_> {
+    /// Asks the control thread and waits for its answer.
+    pub fn ask(&mut self, request: Request) -> Result<Answer, Ended> {
+        let ticket = Ticket {
+            request: self.request,
+            part: 0,
+        };
+        self.broker
+            .control
+            .ask(request, self.caller.clone(), ticket);
+        let mut done = Vec::new();
+        loop {
+            self.caller.inbox.bell().arm();
+            self.caller.inbox.take(&mut done);
+            for (came, outcome) in done.drain(..) {
+                match outcome {
+                    Outcome::Control(answer) if came == ticket => {
+                        self.caller.inbox.bell().disarm();
+                        return Ok(answer);
+                    }
+                    // Of a request whose wait was given up; nobody waits for it any more.
+                    _ => {}
+                }
+            }
+            // The answer comes soon, and requests may stand behind this one: the peer's end changes nothing.
+            self.rest(Watch::Failure, None)?;
+        }
+    }
+
+    /// Waits for the bell, which must be armed, or until `deadline`; says whether to wait no more: the deadline
+    /// passed, or the peer's end, if that is watched.
+    pub fn rest(&mut self, watch: Watch, deadline: Option<Instant>) -> Result<bool, Ended> {
+        let limit: Option<Duration> =
+            deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        match self.caller.inbox.bell().wait(self.socket, watch, limit) {
+            Ok(Woken::TimedOut | Woken::HungUp) => Ok(true),
+            Ok(Woken::Failed) | Err(_) => Err(Ended),
+            Ok(Woken::Rung | Woken::Readable) => Ok(false),
+        }
+    }
+
+    /// The host and port that clients of this connection's listener shall use: what is configured, or else the
+    /// address that this client connected to, which it can certainly reach.
+    pub fn advertised(&self) -> (String, i32) {
+        match self.broker.advertised(self.local) {
+            Some(endpoint) => (endpoint.host.clone(), i32::from(endpoint.port)),
+            None => (
+                self.local.ip().to_canonical().to_string(),
+                i32::from(self.local.port()),
+            ),
+        }
+    }
+}
+
+/// What is published of a partition, if it is there, can be used, and the client's leader epoch is the current one
+/// (KIP-320; -1: the client does not say). `missing` is the code for a partition that is not there.
+pub fn usable(
+    partition: Option<&Arc<Partition>>,
+    leader_epoch: i32,
+    missing: ErrorCode,
+) -> Result<Snapshot, ErrorCode> {
+    let snapshot = partition.ok_or(missing)?.snapshot();
+    match snapshot.status {
+        Status::Deleted => Err(missing),
+        Status::Offline => Err(ErrorCode::KafkaStorageError),
+        Status::Online if leader_epoch < 0 || leader_epoch == snapshot.leader_epoch => Ok(snapshot),
+        Status::Online if leader_epoch < snapshot.leader_epoch => Err(ErrorCode::FencedLeaderEpoch),
+        Status::Online => Err(ErrorCode::UnknownLeaderEpoch),
+    }
+}

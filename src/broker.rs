@@ -1,0 +1,205 @@
+//! The broker: owns everything, and says in which order it starts and stops.
+//!
+//! ```text
+//! start  lock, meta.properties, clean-shutdown marker off, catalog, logs (recovery)     open.rs
+//!        writer, control, and only then the listening sockets
+//! stop   accept, connections (what is pending is answered), control, writer (syncs and closes every log),
+//!        checkpoints, and last the clean-shutdown marker
+//! ```
+//! Invariants: nothing is served before every log is recovered; the clean-shutdown marker is written only if every
+//! step before it succeeded. May lose data: L8 (a false clean-shutdown marker).
+
+mod directories;
+mod metadata;
+mod open;
+
+use crate::budget::Budget;
+use crate::catalog::Published;
+use crate::compress::Decoders;
+use crate::config::{Config, Endpoint};
+use crate::control::{Control, Mailbox, Rooms};
+use crate::error::{Context, Error, Result};
+use crate::server::Server;
+use crate::storage::{self, checkpoint};
+use crate::sys;
+use crate::writer::{Queue, Writer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a stop waits for connections, twice: to be answered, then to be cut off.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Each thread would keep an arena of freed memory of its own; two suffice where blocks live short.
+const MALLOC_ARENAS: i32 = 2;
+
+/// Descriptors that belong neither to the storage nor to connections: directories, the process's own.
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// A connection's socket, and its bell.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// What the threads share.
+pub struct Broker {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The cluster's id, from `meta.properties`.
+    pub cluster_id: String,
+    /// The topics.
+    pub catalog: Arc<Published>,
+    /// The way to the writer.
+    pub writer: Arc<Queue>,
+    /// The way to the control thread.
+    pub control: Arc<Mailbox>,
+    /// What all logs share.
+    pub storage: Arc<storage::Shared>,
+    /// Opens compressed batches.
+    pub decoders: Decoders,
+    /// The memory of requests that are being received or handled.
+    pub frames: Budget,
+    /// The memory that requests of many array elements, and their answers, unfold into.
+    pub elements: Budget,
+    /// How many connections may be open: `max.connections`, or what there are descriptors for.
+    pub connections_max: usize,
+    /// Set when the broker begins to stop.
+    pub stopping: AtomicBool,
+}
+
+impl Broker {
+    /// The address that is advertised to a client that connected to `local`, if one is configured.
+    pub fn advertised(&self, local: SocketAddr) -> Option<&Endpoint> {
+        let listeners = &self.config.listeners;
+        let has_port = |listener: &&Endpoint| listener.port == local.port();
+        // Two may have one port, on two addresses; a name, or a port of the kernel's choice, tells nothing.
+        let ip = local.ip().to_canonical();
+        let has_address = |listener: &&Endpoint| listener.host.parse() == Ok(ip);
+        let listener = listeners
+            .iter()
+            .find(|listener| has_port(listener) && has_address(listener))
+            .or(listeners.iter().find(has_port))
+            .or(listeners.first())?;
+        self.config.advertised(&listener.name)
+    }
+}
+
+/// Runs a broker until SIGTERM or SIGINT, and stops it cleanly.
+///
+/// # Errors
+/// What kept it from starting, or what made the stop not clean; in the latter case the next start recovers.
+pub fn run(config: Config) -> Result<()> {
+    let started = Instant::now();
+    // Before any thread: all inherit the mask.
+    sys::block_stop_signals().context(|| "blocking signals".into())?;
+    sys::limit_malloc_arenas(MALLOC_ARENAS);
+    let (broker, rooms, opened) = prepare(Arc::new(config))?;
+    let writer = Writer::new(broker.writer.clone(), broker.control.clone());
+    broker.writer.submit(opened.jobs);
+    let writer = spawn("writer", move || writer.run())?;
+    let control = Control::new(
+        broker.control.clone(),
+        broker.writer.clone(),
+        rooms,
+        opened.checkpoints,
+        opened.state,
+        broker.catalog.clone(),
+        opened.metadata,
+    );
+    let control = spawn("control", move || control.run())?;
+    // A port that is taken must not make the stop unclean.
+    let served = serve(&broker, started);
+    broker.control.stop();
+    let mut checkpoints = join(control)?;
+    broker.writer.close();
+    checkpoints.update(&join(writer)??)?;
+    match opened.all_online {
+        true => checkpoint::write_clean_shutdown(&broker.config.data_dir)?,
+        false => log::warn!("a log could not be opened; the next start recovers"),
+    }
+    log::info!("stopped");
+    served
+}
+
+/// Accepts connections until SIGTERM or SIGINT; on return all are answered and closed.
+fn serve(broker: &Arc<Broker>, started: Instant) -> Result<()> {
+    let server = Arc::new(Server::bind(broker.clone(), &broker.config.listeners)?);
+    let accept = {
+        let server = server.clone();
+        spawn("accept", move || server.run())?
+    };
+    log::info!("ready after {} ms", started.elapsed().as_millis());
+    for address in server.addresses()? {
+        // Not a log line: whoever starts a broker reads it, whatever is logged.
+        eprintln!("listening on {address}");
+    }
+    let signal = sys::wait_for_stop().context(|| "waiting for a signal".into())?;
+    log::info!("stopping on signal {signal}");
+    server.stop_accepting();
+    join(accept)?;
+    broker.stopping.store(true, Ordering::SeqCst);
+    broker.frames.close();
+    server.close_connections(STOP_LIMIT);
+    Ok(())
+}
+
+fn prepare(config: Arc<Config>) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
+    let descriptors =
+        sys::raise_descriptor_limit().context(|| "raising the limit of open files".into())?;
+    let descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    let for_storage = (descriptors / 2).clamp(16, 1 << 20);
+    let for_connections = descriptors.saturating_sub(for_storage) / DESCRIPTORS_PER_CONNECTION;
+    let connections_max = for_connections.clamp(1, config.connections_max as u64);
+    let storage = Arc::new(storage::Shared::new(
+        for_storage as usize,
+        config.producers_max as usize,
+    ));
+    let decompression = Budget::new(config.decompression_memory_bytes_max as u64);
+    let decoders = Decoders::new(
+        decompression,
+        config.decompression_window_bytes_max as usize,
+    );
+    let rooms = Rooms {
+        data: config.data_dir.clone(),
+        config: config.clone(),
+        storage: storage.clone(),
+    };
+    let mut opened = open::open(&rooms, &decoders)?;
+    if for_connections < config.connections_max as u64 {
+        log::info!("no more than {connections_max} connections: the limit of open files is low");
+    }
+    let broker = Broker {
+        cluster_id: std::mem::take(&mut opened.cluster_id),
+        catalog: Arc::new(Published::new(std::mem::take(&mut opened.catalog))),
+        writer: Arc::new(Queue::new(Duration::from_millis(
+            config.group_commit_linger_ms as u64,
+        ))),
+        control: Arc::new(Mailbox::default()),
+        storage,
+        decoders,
+        frames: Budget::new(config.queued_request_bytes_max as u64),
+        // Such requests are rare and refused, not queued, when there is no room: half as much is plenty.
+        elements: Budget::new(config.queued_request_bytes_max as u64 / 2),
+        connections_max: connections_max as usize,
+        stopping: AtomicBool::new(false),
+        config,
+    };
+    Ok((Arc::new(broker), rooms, opened))
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>> {
+    let thread = thread::Builder::new().name(name.into());
+    thread
+        .spawn(run)
+        .context(|| format!("starting the {name} thread"))
+}
+
+fn join<T>(thread: thread::JoinHandle<T>) -> Result<T> {
+    // Only a build that unwinds, a test's, can see this.
+    thread
+        .join()
+        .map_err(|_| Error::new("a thread of the broker panicked"))
+}

@@ -1,0 +1,136 @@
+//! The catalog's own log at start, before the writer has it: opened, read, and appended to.
+//!
+//! Invariant: what [`Metadata::append`] returns from is written and synced; the writer does not run yet, so this
+//! is the one other place that appends, to the one log that nothing else touches.
+
+use super::open::Left;
+use crate::batch::{HEADER_BYTES, Header, records::key_values};
+use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
+use crate::control::{batch_of, partition_dir};
+use crate::error::{Context, Error, Result};
+use crate::storage::{Hint, Log, Partition, ReadError, Shared, Snapshot, Status, View};
+use crate::sync::Syncer;
+use crate::sys;
+use crate::wire::metadata_records::MetadataRecord;
+use crate::writer::wall_clock_ms;
+use std::sync::Arc;
+
+/// The catalog's own log, before the writer has it.
+pub(super) struct Metadata {
+    pub partition: Arc<Partition>,
+    pub log: Log,
+    pub state: State,
+}
+
+impl Metadata {
+    /// Opens it, or makes it in a new directory, and reads every record.
+    pub fn open(left: &Left<'_>) -> Result<Metadata> {
+        let rooms = left.rooms;
+        let dir = partition_dir(&rooms.data, METADATA_TOPIC, 0);
+        let config = rooms.config.topic_defaults();
+        let log = match dir.exists() {
+            true => left.recover(METADATA_TOPIC, 0, &dir, config)?.0,
+            false => {
+                rooms
+                    .make(&METADATA_TOPIC.into(), METADATA_TOPIC_ID, 0, config)
+                    .1?
+            }
+        };
+        let view = Arc::new(log.view());
+        let state = replay(&view, &rooms.storage)?;
+        let snapshot = Snapshot {
+            view,
+            leader_epoch: 0,
+            status: Status::Online,
+        };
+        let partition = Partition::new(METADATA_TOPIC.into(), METADATA_TOPIC_ID, 0, dir, snapshot);
+        Ok(Metadata {
+            partition: Arc::new(partition),
+            log,
+            state,
+        })
+    }
+
+    /// Whether the catalog's own log, or a topic that it names, has this partition.
+    pub fn has(&self, topic: &str, index: i32) -> bool {
+        let partitions = self
+            .state
+            .topics
+            .get(topic)
+            .map(|topic| topic.leader_epochs.len());
+        topic == METADATA_TOPIC
+            || partitions.is_some_and(|count| (0..count as i32).contains(&index))
+    }
+
+    /// Commits records before the writer runs: written and synced on return.
+    pub fn append(&mut self, records: &[MetadataRecord]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let refused = |code| Error::new(format!("{METADATA_TOPIC}: {code:?}"));
+        self.log
+            .stage(batch_of(records), 0, wall_clock_ms())
+            .map_err(refused)?;
+        self.log.write_staged()?;
+        Syncer::default()
+            .sync_all(self.log.unsynced())
+            .context(|| format!("syncing {METADATA_TOPIC}"))?;
+        self.log.mark_synced();
+        self.partition.publish(self.log.view());
+        records.iter().for_each(|record| self.state.apply(record));
+        Ok(())
+    }
+}
+
+/// Reads every record of the catalog. What cannot be read is stepped over, with an error in the log: the topics of
+/// lost records are adopted again from their directories.
+fn replay(view: &View, shared: &Shared) -> Result<State> {
+    let mut state = State::default();
+    let mut offset = view.log_start;
+    let failed = |error: ReadError| Error::new(format!("reading {METADATA_TOPIC} : {error}"));
+    while offset < view.high_watermark {
+        let slices = view
+            .slices(
+                shared,
+                offset,
+                view.high_watermark,
+                1,
+                true,
+                &mut Hint::default(),
+            )
+            .map_err(failed)?;
+        let Some(slice) = slices.first() else { break };
+        let mut bytes = vec![0; slice.len as usize];
+        sys::read_at(&slice.file, &mut bytes, slice.position)
+            .context(|| format!("reading {METADATA_TOPIC}"))?;
+        let Some((head, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            break;
+        };
+        let header = Header::parse(head);
+        offset = header.last_offset() + 1;
+        if header.is_control() {
+            continue;
+        }
+        let records = match key_values(&header, body) {
+            Ok(records) => records,
+            Err(error) => {
+                log::error!("{METADATA_TOPIC} at offset {}: {error}", header.base_offset);
+                continue;
+            }
+        };
+        for record in records {
+            let decoded =
+                record.map(|record| MetadataRecord::decode(record.value.unwrap_or_default()));
+            match decoded {
+                Ok(Ok(record)) => state.apply(&record),
+                Ok(Err(error)) => {
+                    log::error!("{METADATA_TOPIC} at offset {}: {error}", header.base_offset)
+                }
+                Err(error) => {
+                    log::error!("{METADATA_TOPIC} at offset {}: {error}", header.base_offset)
+                }
+            }
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,408 @@
+//! Opening a data directory: who it is, what the catalog says, and every log that belongs to it.
+//!
+//! Invariants: the clean-shutdown marker is gone before anything is written; whatever was lost with small state is
+//! made good before a log is handed over: a leader epoch and a producer id never fall behind what a log has seen.
+
+use super::directories::look_around;
+use super::metadata::Metadata;
+use crate::api::api_versions::METADATA_VERSION;
+use crate::catalog::{Catalog, METADATA_TOPIC, State, Topic};
+use crate::compress::Decoders;
+use crate::config::{Config, TopicConfig};
+use crate::control::{Checkpoints, Rooms, log_settings, partition_dir, partition_record};
+use crate::error::{Context, Error, Result};
+use crate::storage::checkpoint::{self, MetaProperties};
+use crate::storage::{Log, Partition, Report, Snapshot, Start, Status, View};
+use crate::sys;
+use crate::wire::Uuid;
+use crate::wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
+use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// A data directory, opened.
+pub struct Opened {
+    /// From `meta.properties`.
+    pub cluster_id: String,
+    /// What the records say.
+    pub state: State,
+    /// What is to be published.
+    pub catalog: Catalog,
+    /// The partition of the catalog's own log.
+    pub metadata: Arc<Partition>,
+    /// Every log, on its way to the writer.
+    pub jobs: Vec<Job>,
+    /// Whether every log could be opened; if not, the next start must not trust anything (L8).
+    pub all_online: bool,
+    /// What the last run left, less what belongs to nobody.
+    pub checkpoints: Checkpoints,
+    /// Held as long as the process lives.
+    _lock: File,
+}
+
+/// What the last run left beside the logs.
+pub(super) struct Left<'a> {
+    pub rooms: &'a Rooms,
+    decoders: &'a Decoders,
+    clean: bool,
+    checkpoints: Checkpoints,
+    /// The partitions that the catalog did not know before this start.
+    adopted: BTreeSet<(String, i32)>,
+}
+
+/// Opens the data directory: see the broker's start order.
+pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
+    let data = &rooms.data;
+    make_directory(data)?;
+    let lock = lock(data)?;
+    let cluster_id = identify(data, rooms.config.node_id)?;
+    let mut left = Left {
+        rooms,
+        decoders,
+        clean: checkpoint::take_clean_shutdown(data)?,
+        checkpoints: Checkpoints::load(data),
+        adopted: BTreeSet::new(),
+    };
+    let mut metadata = Metadata::open(&left)?;
+    if !metadata.state.formatted {
+        let (name, feature_level) = METADATA_VERSION;
+        metadata.append(&[MetadataRecord::FeatureLevel(FeatureLevelRecord {
+            name: name.into(),
+            feature_level,
+        })])?;
+    }
+    let adopted = look_around(rooms, &metadata.state)?;
+    metadata.append(&adopted)?;
+    left.adopted = adopted
+        .iter()
+        .filter_map(|record| metadata.state.partition_of(record))
+        .collect();
+    left.checkpoints
+        .keep(|topic, index| metadata.has(topic, index))?;
+    let (catalog, mut jobs, all_online) = open_topics(&left, &mut metadata)?;
+    rooms.sync()?;
+    let Metadata {
+        partition,
+        log,
+        state,
+    } = metadata;
+    jobs.push(Job::Adopt {
+        partition: partition.clone(),
+        log: Box::new(log),
+        flush: FlushPolicy::EVERY_TURN,
+    });
+    Ok(Opened {
+        cluster_id,
+        state,
+        catalog,
+        metadata: partition,
+        jobs,
+        all_online,
+        checkpoints: left.checkpoints,
+        _lock: lock,
+    })
+}
+
+/// Makes the data directory, and its own entry and those above it durable.
+fn make_directory(data: &Path) -> Result<()> {
+    let missing = data.ancestors().take_while(|dir| !dir.exists()).count();
+    fs::create_dir_all(data).context(|| format!("making {}", data.display()))?;
+    for dir in data.ancestors().skip(1).take(missing) {
+        let dir = if dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            dir
+        };
+        sys::sync_dir(dir).context(|| format!("syncing {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// One broker per directory.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join(".lock");
+    let file = File::create(&path).context(|| format!("making {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()).context(|| {
+            format!(
+                "another broker uses {}: stop it, or choose another --data",
+                data.display()
+            )
+        }),
+        Err(TryLockError::Error(error)) => {
+            Err(error).context(|| format!("locking {}", path.display()))
+        }
+    }
+}
+
+/// Reads `meta.properties`, or writes it into a new directory; gives the cluster's id.
+fn identify(data: &Path, node_id: i32) -> Result<String> {
+    if let Some(meta) = checkpoint::read_meta_properties(data)? {
+        if meta.node_id != node_id {
+            let (there, path) = (meta.node_id, data.display());
+            return Err(Error::new(format!(
+                "{path} belongs to node.id={there}, not {node_id}: set node.id={there}"
+            )));
+        }
+        return Ok(meta.cluster_id);
+    }
+    let id = || Uuid::random().context(|| "making an id".into());
+    let meta = MetaProperties {
+        cluster_id: id()?.to_string(),
+        node_id,
+        directory_id: Some(id()?),
+    };
+    checkpoint::write_meta_properties(data, &meta)?;
+    Ok(meta.cluster_id)
+}
+
+impl Left<'_> {
+    /// Nothing at all is known of a directory that was adopted, or where the checkpoint is lost.
+    fn recovery_point(&self, key: &(String, i32)) -> Option<i64> {
+        let saved = self.checkpoints.recovery_points.get(key).copied();
+        let made_since = self.checkpoints.are_known && !self.adopted.contains(key);
+        saved.or(made_since.then_some(0))
+    }
+
+    /// Opens one log by what was left.
+    pub(super) fn recover(
+        &self,
+        topic: &str,
+        index: i32,
+        dir: &Path,
+        config: &TopicConfig,
+    ) -> Result<(Log, Report)> {
+        let key = (topic.to_string(), index);
+        let start = Start {
+            // The catalog's log is small, and nothing works without it: it is always read whole.
+            clean: self.clean && topic != METADATA_TOPIC,
+            recovery_point: self.recovery_point(&key),
+            log_start: self.checkpoints.log_starts.get(&key).copied(),
+            tear_bytes_max: TURN_BYTES_PER_PARTITION_MAX,
+            decoders: self.decoders,
+        };
+        Log::recover(
+            dir,
+            &self.rooms.storage,
+            log_settings(topic, config),
+            &start,
+        )
+    }
+}
+
+/// One partition to open, and what came of it.
+struct Room {
+    topic: Arc<str>,
+    id: Uuid,
+    index: i32,
+    config: Arc<TopicConfig>,
+    dir: PathBuf,
+    leader_epoch: i32,
+    opened: Option<Result<(Log, Report)>>,
+}
+
+/// Opens the log of every partition that the catalog names, on `num.recovery.threads.per.data.dir` threads.
+fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec<Job>, bool)> {
+    let rooms = left.rooms;
+    let mut list = Vec::new();
+    for (name, topic) in &metadata.state.topics {
+        let config = Arc::new(topic_config(&rooms.config, name, &topic.overrides));
+        let name: Arc<str> = name.as_str().into();
+        if !config.syncs_every_turn() && !topic.overrides.is_empty() {
+            // P2: said once at start.
+            let messages = config.flush_messages;
+            log::warn!(
+                "{name}: flush.messages={messages}: a power cut can take what consumers have seen"
+            );
+        }
+        for (index, leader_epoch) in (0..).zip(&topic.leader_epochs) {
+            list.push(Room {
+                dir: partition_dir(&rooms.data, &name, index),
+                topic: name.clone(),
+                id: topic.id,
+                index,
+                config: config.clone(),
+                leader_epoch: *leader_epoch,
+                opened: None,
+            });
+        }
+    }
+    let mut list = open_all(left, list);
+    sum_up(&list);
+    catch_up(rooms, metadata, &mut list);
+    let all_online = list.iter().all(|room| matches!(room.opened, Some(Ok(_))));
+    let (mut catalog, mut jobs) = (Catalog::default(), Vec::new());
+    let mut list = list.into_iter().peekable();
+    while let Some(first) = list.peek() {
+        let (name, id, config) = (first.topic.clone(), first.id, first.config.clone());
+        let mut partitions = Vec::new();
+        while let Some(room) = list.next_if(|room| room.id == id) {
+            partitions.push(furnish(rooms, room, &mut jobs));
+        }
+        let overrides = metadata
+            .state
+            .topics
+            .get(&*name)
+            .map(|topic| topic.overrides.clone())
+            .unwrap_or_default();
+        catalog.insert(Arc::new(Topic {
+            name,
+            id,
+            partitions,
+            overrides,
+            config: TopicConfig::clone(&config),
+        }));
+    }
+    Ok((catalog, jobs, all_online))
+}
+
+/// A topic's settings; what a later version of the broker no longer accepts gives way to the defaults.
+fn topic_config(config: &Config, name: &str, overrides: &BTreeMap<String, String>) -> TopicConfig {
+    TopicConfig::new(config, overrides).unwrap_or_else(|error| {
+        log::error!("{name}: its settings are not used: {error}");
+        config.topic_defaults().clone()
+    })
+}
+
+fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
+    let count = list.len();
+    let waiting = Mutex::new(list.into_iter());
+    let done = Mutex::new(Vec::with_capacity(count));
+    let take = || {
+        waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+    };
+    let work = || {
+        while let Some(mut room) = take() {
+            room.opened = Some(open_one(left, &room));
+            done.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(room);
+        }
+    };
+    let threads = (left.rooms.config.recovery_threads as usize).min(count);
+    thread::scope(|scope| {
+        // This thread is one of them, and enough if no other can be started.
+        for _ in 1..threads {
+            let _ = thread::Builder::new()
+                .name("recovery".into())
+                .spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by(|a, b| (&a.topic, a.index).cmp(&(&b.topic, b.index)));
+    done
+}
+
+fn open_one(left: &Left<'_>, room: &Room) -> Result<(Log, Report)> {
+    let key = (room.topic.to_string(), room.index);
+    let had_records = left
+        .checkpoints
+        .recovery_points
+        .get(&key)
+        .is_some_and(|offset| *offset > 0);
+    if !room.dir.exists() && !had_records {
+        return Ok((
+            left.rooms
+                .make_log(&room.dir, &room.topic, room.id, &room.config)?,
+            Report::default(),
+        ));
+    }
+    if !room.dir.exists() {
+        log::error!("{} is gone, with all its records", room.dir.display());
+        left.rooms.make_directory(&room.dir, room.id)?;
+    }
+    left.recover(&room.topic, room.index, &room.dir, &room.config)
+}
+
+/// One line for an unclean stop; what was cut or lost was said when it was found.
+fn sum_up(list: &[Room]) {
+    let reports = list
+        .iter()
+        .filter_map(|room| Some(&room.opened.as_ref()?.as_ref().ok()?.1));
+    let read: Vec<&Report> = reports.filter(|report| report.batches_read > 0).collect();
+    if !read.is_empty() {
+        let batches: u64 = read.iter().map(|report| report.batches_read).sum();
+        let bytes: u64 = read.iter().map(|report| report.bytes_read).sum();
+        log::info!(
+            "recovered {} logs after an unclean stop: {batches} batches, {bytes} bytes read",
+            read.len()
+        );
+    }
+}
+
+/// No broker gives out so many: a client made a higher one up.
+const PRODUCER_ID_BELIEVED_MAX: i64 = 1 << 62;
+
+/// Makes the catalog know what the logs have seen: a leader epoch never falls, and rises whenever recovery took
+/// what consumers may have read (FACTS), so that they learn of it; a producer id is never given out twice.
+///
+/// What cannot be recorded on a full disk holds in memory, and the next start finds the same.
+fn catch_up(rooms: &Rooms, metadata: &mut Metadata, list: &mut [Room]) {
+    let mut records = Vec::new();
+    for room in list.iter_mut() {
+        let Some(Ok((log, report))) = &room.opened else {
+            continue;
+        };
+        let seen = room.leader_epoch.max(log.leader_epoch());
+        let epoch = seen + i32::from(report.epoch_bump_needed);
+        if epoch > room.leader_epoch {
+            room.leader_epoch = epoch;
+            let node_id = rooms.config.node_id;
+            records.push(partition_record(room.id, room.index, epoch, node_id));
+        }
+        // The next block's record comes before its first id, and counts from here.
+        let highest = log
+            .highest_producer_id()
+            .filter(|id| *id < PRODUCER_ID_BELIEVED_MAX);
+        let next = highest.map_or(0, |highest| highest + 1);
+        metadata.state.next_producer_id = metadata.state.next_producer_id.max(next);
+    }
+    if let Err(error) = metadata.append(&records) {
+        log::error!("{error}; leader epochs are not recorded");
+        records
+            .iter()
+            .for_each(|record| metadata.state.apply(record));
+    }
+    for room in list {
+        if let Some(Ok((log, _))) = &mut room.opened {
+            log.set_leader_epoch(room.leader_epoch);
+        }
+    }
+}
+
+fn furnish(rooms: &Rooms, room: Room, jobs: &mut Vec<Job>) -> Arc<Partition> {
+    let Room {
+        topic,
+        id,
+        index,
+        config,
+        dir,
+        leader_epoch,
+        opened,
+    } = room;
+    let opened = opened.unwrap_or_else(|| Err(Error::new("its log was not opened")));
+    let (view, status, log) = match opened {
+        Ok((log, _)) => (log.view(), Status::Online, Some(log)),
+        Err(error) => {
+            log::error!("{topic}-{index} is offline: {error}");
+            (View::empty(), Status::Offline, None)
+        }
+    };
+    let snapshot = Snapshot {
+        view: Arc::new(view),
+        leader_epoch,
+        status,
+    };
+    let partition = Arc::new(Partition::new(topic, id, index, dir, snapshot));
+    jobs.extend(log.map(|log| rooms.adopt(partition.clone(), log, &config)));
+    partition
+}

@@ -1,0 +1,321 @@
+//! Topics, ids, partitions, settings, leader epochs: what the records of `__cluster_metadata-0` add up to.
+//!
+//! Owns two forms of the same thing. [`State`] is what the records say; the control thread alone changes it, by
+//! [`State::apply`], once a record is synced. [`Catalog`] is what other threads see: immutable, with the
+//! partitions in it, published through [`Published`]. Invariants: a topic's id never comes back; a partition's
+//! leader epoch never falls; a name has passed [`check_name`] before any path is built from it.
+
+use crate::config::TopicConfig;
+use crate::lock::{Mutex, Rank};
+use crate::storage::Partition;
+use crate::wire::Uuid;
+use crate::wire::metadata_records::MetadataRecord;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// The topic that holds the catalog itself, as KRaft names it.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
+/// KRaft's fixed id of [`METADATA_TOPIC`].
+pub const METADATA_TOPIC_ID: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
+/// `ConfigRecord`'s resource type of a topic (Kafka's `ConfigResource.Type`).
+pub const RESOURCE_TOPIC: i8 = 2;
+
+/// Kafka's limit for topic names (`Topic.MAX_NAME_LENGTH`).
+const NAME_BYTES_MAX: usize = 249;
+
+/// A topic as the records describe it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopicState {
+    /// Its id.
+    pub id: Uuid,
+    /// Its own settings, over the broker's.
+    pub overrides: BTreeMap<String, String>,
+    /// The leader epoch of each partition.
+    pub leader_epochs: Vec<i32>,
+}
+
+/// What all records read so far add up to.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Topics by name.
+    pub topics: BTreeMap<String, TopicState>,
+    /// Ids whose RemoveTopicRecord was read: only their directories may be deleted.
+    pub removed: HashSet<Uuid>,
+    /// The first producer id that no block was recorded for.
+    pub next_producer_id: i64,
+    /// Whether the first record of all, the metadata version, is there.
+    pub formatted: bool,
+    names: HashMap<Uuid, String>,
+    /// The names that hold a '.' or a '_', by what they are without the difference.
+    alike: HashMap<String, BTreeSet<String>>,
+}
+
+impl State {
+    /// Adds a record. One that does not fit what came before changes nothing: it belongs to a topic whose own
+    /// record was lost in a gap.
+    pub fn apply(&mut self, record: &MetadataRecord) {
+        match record {
+            MetadataRecord::Topic(topic) => {
+                self.names.insert(topic.topic_id, topic.name.clone());
+                if let Some(plain) = plain(&topic.name) {
+                    let alike = self.alike.entry(plain).or_default();
+                    alike.insert(topic.name.clone());
+                }
+                let state = TopicState {
+                    id: topic.topic_id,
+                    ..TopicState::default()
+                };
+                self.topics.insert(topic.name.clone(), state);
+            }
+            MetadataRecord::Partition(partition) => {
+                if let Some(topic) = self.topic_mut(partition.topic_id) {
+                    let index = partition.partition_id.max(0) as usize;
+                    // Partitions come in order; a hole can only be one that a gap in the log left.
+                    if index <= topic.leader_epochs.len() + PARTITION_HOLE_MAX {
+                        let len = topic.leader_epochs.len().max(index + 1);
+                        topic.leader_epochs.resize(len, 0);
+                        let epoch = &mut topic.leader_epochs[index];
+                        *epoch = partition.leader_epoch.max(*epoch);
+                    }
+                }
+            }
+            MetadataRecord::PartitionChange(change) if change.leader != NO_LEADER_CHANGE => {
+                let topic = self.topic_mut(change.topic_id);
+                let epochs = topic.map(|topic| &mut topic.leader_epochs);
+                if let Some(epoch) =
+                    epochs.and_then(|epochs| epochs.get_mut(change.partition_id.max(0) as usize))
+                {
+                    *epoch += 1;
+                }
+            }
+            MetadataRecord::Config(config) if config.resource_type == RESOURCE_TOPIC => {
+                if let Some(topic) = self.topics.get_mut(&config.resource_name) {
+                    match &config.value {
+                        Some(value) => topic.overrides.insert(config.name.clone(), value.clone()),
+                        None => topic.overrides.remove(&config.name),
+                    };
+                }
+            }
+            MetadataRecord::RemoveTopic(removed) => {
+                self.removed.insert(removed.topic_id);
+                if let Some(name) = self.names.remove(&removed.topic_id) {
+                    self.forget_alike(&name);
+                    self.topics.remove(&name);
+                }
+            }
+            MetadataRecord::ProducerIds(ids) => {
+                self.next_producer_id = self.next_producer_id.max(ids.next_producer_id);
+            }
+            MetadataRecord::FeatureLevel(_) => self.formatted = true,
+            _ => {}
+        }
+    }
+
+    fn topic_mut(&mut self, id: Uuid) -> Option<&mut TopicState> {
+        self.topics.get_mut(self.names.get(&id)?)
+    }
+
+    /// The partition that a record makes: its topic's name, and its number.
+    pub fn partition_of(&self, record: &MetadataRecord) -> Option<(String, i32)> {
+        match record {
+            MetadataRecord::Partition(made) => {
+                Some((self.name_of(made.topic_id)?.into(), made.partition_id))
+            }
+            _ => None,
+        }
+    }
+
+    fn forget_alike(&mut self, name: &str) {
+        if let Some(plain) = plain(name)
+            && let Some(alike) = self.alike.get_mut(&plain)
+        {
+            alike.remove(name);
+            if alike.is_empty() {
+                self.alike.remove(&plain);
+            }
+        }
+    }
+
+    /// The topic whose name differs from `name` only in '.' against '_', which metrics cannot tell apart.
+    pub fn collision(&self, name: &str) -> Option<&str> {
+        let mut alike = self.alike.get(&plain(name)?)?.iter();
+        alike.find(|other| *other != name).map(String::as_str)
+    }
+
+    /// The name of the topic with this id.
+    pub fn name_of(&self, id: Uuid) -> Option<&str> {
+        self.names.get(&id).map(String::as_str)
+    }
+}
+
+/// `PartitionChangeRecord.leader` when the leader stays (Kafka's `LeaderConstants.NO_LEADER_CHANGE`).
+pub const NO_LEADER_CHANGE: i32 = -2;
+
+/// A partition number this far beyond the last known one is not believed.
+const PARTITION_HOLE_MAX: usize = 10_000;
+
+/// A topic as other threads see it; immutable.
+pub struct Topic {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its id.
+    pub id: Uuid,
+    /// Its partitions, by number.
+    pub partitions: Vec<Arc<Partition>>,
+    /// Its own settings, as they were set.
+    pub overrides: BTreeMap<String, String>,
+    /// Its settings in force.
+    pub config: TopicConfig,
+}
+
+impl Topic {
+    /// The partition of this number.
+    pub fn partition(&self, index: i32) -> Option<&Arc<Partition>> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+
+    /// Whether the broker keeps it for itself.
+    pub fn is_internal(&self) -> bool {
+        is_internal(&self.name)
+    }
+}
+
+/// Whether a topic of this name is one that the broker keeps for itself.
+pub fn is_internal(name: &str) -> bool {
+    matches!(
+        name,
+        METADATA_TOPIC | "__consumer_offsets" | "__transaction_state"
+    )
+}
+
+/// All topics at one moment; immutable.
+#[derive(Clone, Default)]
+pub struct Catalog {
+    by_name: BTreeMap<Arc<str>, Arc<Topic>>,
+    by_id: HashMap<Uuid, Arc<Topic>>,
+}
+
+impl Catalog {
+    /// The topic of this name.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.by_name.get(name)
+    }
+
+    /// The topic with this id.
+    pub fn by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
+        self.by_id.get(&id)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_name.values()
+    }
+
+    /// The topics from `name` on, by name.
+    pub fn topics_from<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Arc<Topic>> {
+        self.by_name
+            .range::<str, _>((std::ops::Bound::Included(name), std::ops::Bound::Unbounded))
+            .map(|(_, t)| t)
+    }
+
+    /// Adds a topic, or puts it in the place of its namesake.
+    pub fn insert(&mut self, topic: Arc<Topic>) {
+        self.by_id.insert(topic.id, topic.clone());
+        self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    /// Takes a topic out.
+    pub fn remove(&mut self, name: &str) {
+        if let Some(topic) = self.by_name.remove(name) {
+            self.by_id.remove(&topic.id);
+        }
+    }
+}
+
+/// The catalog that is published now.
+pub struct Published {
+    /// Guards the pointer alone; the catalog behind it never changes.
+    current: Mutex<Arc<Catalog>>,
+}
+
+impl Published {
+    /// Publishes the first catalog.
+    pub fn new(catalog: Catalog) -> Published {
+        Published {
+            current: Mutex::new(Rank::Catalog, Arc::new(catalog)),
+        }
+    }
+
+    /// The catalog of this moment.
+    pub fn get(&self) -> Arc<Catalog> {
+        self.current.lock().clone()
+    }
+
+    /// Publishes a changed copy. Only the control thread calls it, so no change is lost between two callers.
+    pub fn change(&self, change: impl FnOnce(&mut Catalog)) {
+        let mut catalog = Catalog::clone(&self.get());
+        change(&mut catalog);
+        *self.current.lock() = Arc::new(catalog);
+    }
+}
+
+/// Checks a topic's name as Kafka does; the error is Kafka's sentence, made for INVALID_TOPIC_EXCEPTION.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let fault = match name {
+        "" => "the empty string is not allowed".into(),
+        "." | ".." => format!("'{name}' is not allowed"),
+        _ if name.len() > NAME_BYTES_MAX => {
+            format!("the length of '{name}' is longer than the max allowed length {NAME_BYTES_MAX}")
+        }
+        _ if !name.bytes().all(legal) => {
+            format!(
+                "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+            )
+        }
+        _ => return Ok(()),
+    };
+    Err(format!("Topic name is invalid: {fault}"))
+}
+
+/// What names that collide have in common; `None` if the name can collide with none.
+fn plain(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::metadata_records::{RemoveTopicRecord, TopicRecord};
+
+    #[test]
+    fn names_that_would_leave_the_data_directory_are_refused() {
+        for name in ["", ".", "..", "a/b", "a\0b", "ä", "a b", &"x".repeat(250)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a", "...", "a.b_c-D9", &"x".repeat(249)] {
+            assert!(check_name(name).is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn dot_and_underscore_collide() {
+        let mut state = State::default();
+        for (id, name) in [(1, "a.b"), (2, "c")] {
+            state.apply(&MetadataRecord::Topic(TopicRecord {
+                name: name.into(),
+                topic_id: Uuid([id; 16]),
+            }));
+        }
+        assert_eq!(state.collision("a_b"), Some("a.b"));
+        assert_eq!(state.collision("a.b"), None);
+        assert_eq!(state.collision("d.e"), None);
+        state.apply(&MetadataRecord::RemoveTopic(RemoveTopicRecord {
+            topic_id: Uuid([1; 16]),
+        }));
+        assert_eq!(state.collision("a_b"), None);
+        assert!(state.alike.is_empty());
+    }
+}

@@ -1,0 +1,289 @@
+//! The settings: one row each. Everything that Ottla says about a setting, and every typed field, is made from it.
+//!
+//! ```text
+//! field: type, "name" = default, limits, fate, <- [broker-wide names, the first that is set wins], "meaning";
+//!              "name": type = default, ...     a row without a field: no code of the broker has to look at it
+//! ```
+//! A default of `None` is "not set". Names are Kafka's, and so are defaults and limits but where a meaning says
+//! otherwise (Kafka 4.0: docs/configuration.html, KIP-1030).
+
+use super::value::{CleanupPolicy, Endpoint, Limits, TimestampType, Typed};
+use super::{Fate, Lookup, Setting, Synonym};
+use crate::error::Result;
+use Fate::{Fixed, InForce, NoEffect};
+use Limits::{Any, AtLeast, Between, EachOf, Empty, Endpoints, OneEntry, OneOf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+macro_rules! rows {
+    ($($name:literal: $type:ty = $default:expr, $limits:expr, $fate:expr, <- $synonyms:expr, $meaning:literal;)*) => {
+        &[$(Setting {
+            name: $name,
+            kind: <$type as Typed>::KIND,
+            default: $default,
+            limits: $limits,
+            fate: $fate,
+            synonyms: $synonyms,
+            sets: None,
+            meaning: $meaning,
+        },)*]
+    };
+}
+
+macro_rules! settings {
+    (
+        $(#[$doc:meta])*
+        pub struct $struct:ident { $($(#[$extra_doc:meta])* $extra:ident: $extra_type:ty,)* }
+        $table:ident;
+        $($field:ident: $type:ty, $name:literal = $default:expr, $limits:expr, $fate:expr, <- $synonyms:expr, $meaning:literal;)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $struct {
+            $(#[doc = concat!("`", $name, "`: ", $meaning)] pub $field: $type,)*
+            $($(#[$extra_doc])* pub(super) $extra: $extra_type,)*
+        }
+
+        pub(super) const $table: &[Setting] = rows! {
+            $($name: $type = $default, $limits, $fate, <- $synonyms, $meaning;)*
+        };
+
+        impl $struct {
+            /// Reads every field through `lookup`, in the table's order.
+            pub(super) fn read(lookup: &Lookup<'_>, $($extra: $extra_type,)*) -> Result<$struct> {
+                let mut rows = $table.iter();
+                $(let $field = lookup.read::<$type>(rows.next().expect("a row for each field"))?;)*
+                Ok($struct { $($field,)* $($extra,)* })
+            }
+        }
+    };
+}
+
+/// The one broker-wide name of a topic's setting, of the same type and default.
+const fn same(name: &'static str, default: &'static str) -> Synonym {
+    Synonym {
+        name,
+        unit: 1,
+        default: Some(default),
+    }
+}
+
+/// A broker-wide name that is not set by default.
+const fn unset(name: &'static str, unit: i64) -> Synonym {
+    Synonym {
+        name,
+        unit,
+        default: None,
+    }
+}
+
+pub(super) const MINUTES: i64 = 60_000;
+pub(super) const HOURS: i64 = 3_600_000;
+const FOREVER: &str = "9223372036854775807";
+const ONE_REPLICA: Fate = Fixed("there is one node and so one replica");
+const ONE_NODE: Fate = Fixed("this node is broker and controller in one");
+const THREADS: Fate = NoEffect("each connection has a thread of its own");
+const BUFFERS: Fate = NoEffect("the kernel sizes the buffer by the connection's speed");
+const NO_TIERS: Fate = Fixed("there is no tiered storage");
+const NO_COMPRESSION: Fate = NoEffect("the broker never recompresses a batch");
+const NO_RETENTION: Fate = NoEffect("nothing deletes old segments yet");
+const NO_COMPACTION: Fate = NoEffect("nothing compacts yet");
+
+settings! {
+    /// The broker's settings in force, and which of them were given.
+    pub struct Config {
+        /// The broker-wide settings of topics, under a topic without any of its own.
+        topic: TopicConfig,
+        /// What was given, by name; everything else is at its default.
+        given: BTreeMap<String, String>,
+    }
+    BROKER;
+
+    node_id: i32, "node.id" = Some("1"), AtLeast(0), InForce, <- &[unset("broker.id", 1)],
+        "The number by which clients know this broker.";
+    data_dir: PathBuf, "log.dirs" = Some("ottla-data"), OneEntry, InForce, <- &[unset("log.dir", 1)],
+        "The one directory that holds everything durable; `--data` sets it. Kafka's default lies in /tmp, where systems clean up; ours in the working directory.";
+    listeners: Vec<Endpoint>, "listeners" = Some("PLAINTEXT://127.0.0.1:9092"), Endpoints, InForce, <- &[],
+        "The addresses to listen on; `--listen` sets it. HOST:PORT alone is taken too, an empty host means all interfaces, port 0 one of the kernel's choice. Listeners in controller.listener.names are not opened.";
+    advertised_listeners: Vec<Endpoint>, "advertised.listeners" = None, Endpoints, InForce, <- &[],
+        "The address by which clients of each listener are told to reach it. Not set: the address that the client connected to.";
+    controller_listener_names: Vec<String>, "controller.listener.names" = None, Any, InForce, <- &[],
+        "Listeners that Kafka keeps for its controllers, which Ottla has inside: these are not opened.";
+    listener_security_protocol_map: Vec<String>, "listener.security.protocol.map" = None, Any, InForce, <- &[],
+        "The protocol of each listener's name, as NAME:PROTOCOL. PLAINTEXT is the one that an open listener can have.";
+
+    auto_create_topics_enable: bool, "auto.create.topics.enable" = Some("true"), Any, InForce, <- &[],
+        "A topic that a client asks for or writes to is created, if the client's request allows it.";
+    delete_topic_enable: bool, "delete.topic.enable" = Some("true"), Any, InForce, <- &[],
+        "Clients may delete topics.";
+    num_partitions: i32, "num.partitions" = Some("1"), AtLeast(1), InForce, <- &[],
+        "How many partitions a topic gets that is created without a number of them.";
+
+    request_bytes_max: i32, "socket.request.max.bytes" = Some("104857600"), AtLeast(1), InForce, <- &[],
+        "The largest request, in bytes; a connection that announces a larger one is closed.";
+    queued_request_bytes_max: i64, "queued.max.request.bytes" = Some("134217728"), AtLeast(1), InForce, <- &[],
+        "Memory for the requests that are being received or handled, over all connections; who finds it full waits. A request larger than this is refused. Kafka's default is no limit.";
+    request_receive_timeout_ms: i64, "request.receive.timeout.ms" = Some("30000"), AtLeast(1), InForce, <- &[],
+        "A connection whose half-received request stops coming for so long is closed. Ottla's own.";
+    decompression_window_bytes_max: i64, "decompression.window.max" = Some("8388608"), AtLeast(65536), InForce, <- &[],
+        "The most memory, in bytes, that one batch may state it needs to be opened; a batch that states more is refused. Ottla's own.";
+    decompression_memory_bytes_max: i64, "decompression.memory.max" = Some("67108864"), AtLeast(65536), InForce, <- &[],
+        "Memory for opening batches, in bytes, over all connections; who finds it full waits. Ottla's own.";
+    fetch_bytes_max: i32, "fetch.max.bytes" = Some("57671680"), AtLeast(1024), InForce, <- &[],
+        "The most bytes that one fetch is answered with, whatever it asks for; the first batch is sent even if it is larger.";
+    connections_max: i32, "max.connections" = Some("10000"), AtLeast(1), InForce, <- &[],
+        "How many connections may be open at once. Each costs a thread, so this is bounded here; Kafka's default is 2147483647.";
+    connections_per_ip_max: i32, "max.connections.per.ip" = Some("2147483647"), AtLeast(0), InForce, <- &[],
+        "How many connections one client address may have open.";
+    connections_idle_ms_max: i64, "connections.max.idle.ms" = Some("600000"), AtLeast(-1), InForce, <- &[],
+        "A connection that waits for nothing and asks nothing for so long is closed; -1: never.";
+
+    group_commit_linger_ms: i64, "group.commit.linger.ms" = Some("0"), Between(0, 60_000), InForce, <- &[],
+        "How long the writer waits, with a batch in hand, for more to go into the same sync: fewer writes for flash, a longer way for each acknowledgement. Ottla's own.";
+    producers_max: i32, "producer.state.max" = Some("100000"), AtLeast(1), InForce, <- &[],
+        "How many idempotent producers are remembered over all partitions, to tell their retries; the one idle longest is forgotten first. Ottla's own.";
+    recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce, <- &[],
+        "How many threads read logs back after an unclean stop.";
+}
+
+/// Rows of the broker that no code has to look at.
+pub(super) const BROKER_UNREAD: &[Setting] = rows! {
+    "default.replication.factor": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[],
+        "The number of replicas of a topic that is created without one.";
+    "offsets.topic.replication.factor": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[],
+        "The number of replicas of the topic that holds committed offsets.";
+    "transaction.state.log.replication.factor": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[],
+        "The number of replicas of the topic that holds the state of transactions.";
+    "transaction.state.log.min.isr": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[],
+        "How many replicas must have a change of a transaction's state.";
+    "share.coordinator.state.topic.replication.factor": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[],
+        "The number of replicas of the topic that holds the state of share groups.";
+    "share.coordinator.state.topic.min.isr": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[],
+        "How many replicas must have a change of a share group's state.";
+    "process.roles": Vec<String> = Some("broker,controller"), OneOf(&["broker,controller", "controller,broker"]), ONE_NODE, <- &[],
+        "What a Kafka node does.";
+    "controller.quorum.voters": Vec<String> = None, OneEntry, NoEffect("the node is a quorum of its own"), <- &[],
+        "The controllers, as ID@HOST:PORT; only one can be named.";
+    "controller.quorum.bootstrap.servers": Vec<String> = None, OneEntry, NoEffect("the node is a quorum of its own"), <- &[],
+        "Where a Kafka node finds its controllers; only one can be named.";
+    "inter.broker.listener.name": String = None, Any, NoEffect("there is no other broker to talk to"), <- &[],
+        "The listener for the traffic between brokers.";
+    "num.network.threads": i32 = Some("3"), AtLeast(1), THREADS, <- &[],
+        "Kafka's threads that receive requests and send answers.";
+    "num.io.threads": i32 = Some("8"), AtLeast(1), THREADS, <- &[],
+        "Kafka's threads that handle requests.";
+    "socket.send.buffer.bytes": i32 = Some("-1"), AtLeast(-1), BUFFERS, <- &[],
+        "A connection's send buffer. Kafka's default is 102400.";
+    "socket.receive.buffer.bytes": i32 = Some("-1"), AtLeast(-1), BUFFERS, <- &[],
+        "A connection's receive buffer. Kafka's default is 102400.";
+    "max.incremental.fetch.session.cache.slots": i32 = Some("0"), AtLeast(0), NoEffect("fetch sessions are declined, so each fetch names all it wants"), <- &[],
+        "How many fetch sessions are remembered. Kafka's default is 1000.";
+    "log.retention.check.interval.ms": i64 = Some("300000"), AtLeast(1), NO_RETENTION, <- &[],
+        "How often logs are looked at for segments to delete.";
+};
+
+settings! {
+    /// A topic's settings in force: its own over the broker's over the defaults.
+    pub struct TopicConfig {}
+    TOPIC;
+
+    segment_bytes: i32, "segment.bytes" = Some("1073741824"), AtLeast(14), InForce, <- &[same("log.segment.bytes", "1073741824")],
+        "The size in bytes at which a segment is closed and the next one begins. Kafka 4 wants at least 1048576.";
+    segment_ms: i64, "segment.ms" = Some("604800000"), AtLeast(1), InForce,
+        <- &[unset("log.roll.ms", 1), Synonym { name: "log.roll.hours", unit: HOURS, default: Some("168") }],
+        "The age at which a segment is closed even if it is not full.";
+    segment_jitter_ms: i64, "segment.jitter.ms" = Some("0"), AtLeast(0), InForce,
+        <- &[unset("log.roll.jitter.ms", 1), Synonym { name: "log.roll.jitter.hours", unit: HOURS, default: Some("0") }],
+        "The most that chance takes off segment.ms, so that not all logs begin new segments at once.";
+    index_bytes_max: i32, "segment.index.bytes" = Some("10485760"), AtLeast(12), InForce, <- &[same("log.index.size.max.bytes", "10485760")],
+        "The size in bytes at which an index is full and its segment is closed. At least the 12 bytes of one time index entry (Kafka: 4).";
+    index_interval_bytes: i32, "index.interval.bytes" = Some("4096"), AtLeast(0), InForce, <- &[same("log.index.interval.bytes", "4096")],
+        "How many bytes of batches lie between two index entries: fewer find an offset faster, and make larger indexes.";
+    preallocate: bool, "preallocate" = Some("false"), Any, InForce, <- &[same("log.preallocate", "false")],
+        "Disk space for a whole segment is reserved when it begins.";
+    flush_messages: i64, "flush.messages" = Some("1"), AtLeast(1), InForce, <- &[same("log.flush.interval.messages", "1")],
+        "After how many records a log is synced. 1, the default here: acks=all means synced. With more, a power cut can take acknowledged records. Kafka's default is never.";
+    flush_ms: i64, "flush.ms" = Some(FOREVER), AtLeast(0), InForce,
+        <- &[unset("log.flush.interval.ms", 1), same("log.flush.scheduler.interval.ms", FOREVER)],
+        "The longest that a record stays unsynced, where flush.messages lets it.";
+    max_message_bytes: i32, "max.message.bytes" = Some("1048588"), AtLeast(0), InForce, <- &[same("message.max.bytes", "1048588")],
+        "The largest batch, in bytes, as the producer compressed it.";
+    timestamp_type: TimestampType, "message.timestamp.type" = Some("CreateTime"), OneOf(&["CreateTime", "LogAppendTime"]), InForce,
+        <- &[same("log.message.timestamp.type", "CreateTime")],
+        "Whether records keep their producer's time or get the time of their append.";
+    timestamp_before_max_ms: i64, "message.timestamp.before.max.ms" = Some(FOREVER), AtLeast(0), InForce,
+        <- &[same("log.message.timestamp.before.max.ms", FOREVER)],
+        "How far a record's time may lie behind the broker's; one further back is refused. Not looked at under LogAppendTime.";
+    timestamp_after_max_ms: i64, "message.timestamp.after.max.ms" = Some("3600000"), AtLeast(0), InForce,
+        <- &[same("log.message.timestamp.after.max.ms", "3600000")],
+        "How far a record's time may lie ahead of the broker's; one further ahead is refused. Not looked at under LogAppendTime.";
+    cleanup_policy: CleanupPolicy, "cleanup.policy" = Some("delete"), EachOf(&["compact", "delete"]), NoEffect("nothing deletes or compacts yet"),
+        <- &[same("log.cleanup.policy", "delete")],
+        "What happens to old records: `delete` drops segments beyond the retention limits, `compact` keeps the newest record of each key; both may be named. Empty: all is kept.";
+    retention_bytes: i64, "retention.bytes" = Some("-1"), AtLeast(-1), NO_RETENTION, <- &[same("log.retention.bytes", "-1")],
+        "The size of a partition beyond which its oldest segments are deleted; -1: no limit.";
+    retention_ms: i64, "retention.ms" = Some("604800000"), AtLeast(-1), NO_RETENTION,
+        <- &[unset("log.retention.ms", 1), unset("log.retention.minutes", MINUTES), Synonym { name: "log.retention.hours", unit: HOURS, default: Some("168") }],
+        "The age beyond which segments are deleted; -1: no limit.";
+    delete_retention_ms: i64, "delete.retention.ms" = Some("86400000"), AtLeast(0), NO_COMPACTION, <- &[same("log.cleaner.delete.retention.ms", "86400000")],
+        "How long compaction leaves the marker of a deleted key, so that readers learn of it.";
+    min_compaction_lag_ms: i64, "min.compaction.lag.ms" = Some("0"), AtLeast(0), NO_COMPACTION, <- &[same("log.cleaner.min.compaction.lag.ms", "0")],
+        "How long a record stays out of compaction's reach.";
+    max_compaction_lag_ms: i64, "max.compaction.lag.ms" = Some(FOREVER), AtLeast(1), NO_COMPACTION, <- &[same("log.cleaner.max.compaction.lag.ms", FOREVER)],
+        "The longest that a record may wait to be compacted.";
+    min_cleanable_dirty_ratio: f64, "min.cleanable.dirty.ratio" = Some("0.5"), Between(0, 1), NO_COMPACTION, <- &[same("log.cleaner.min.cleanable.ratio", "0.5")],
+        "The share of a log that must be uncompacted before compaction begins: a higher one works less and wastes more space.";
+}
+
+/// Rows of a topic that no code has to look at.
+pub(super) const TOPIC_UNREAD: &[Setting] = rows! {
+    "min.insync.replicas": i32 = Some("1"), Between(1, 1), ONE_REPLICA, <- &[same("min.insync.replicas", "1")],
+        "How many replicas must have a batch before acks=all is answered.";
+    "unclean.leader.election.enable": bool = Some("false"), Any, NoEffect("the one replica is always the leader"), <- &[same("unclean.leader.election.enable", "false")],
+        "A replica that lags may become the leader, at the price of what it lacks.";
+    "compression.type": String = Some("producer"), OneOf(&["producer"]), Fixed("the broker never recompresses a batch"), <- &[same("compression.type", "producer")],
+        "How batches are compressed at rest: as their producer compressed them.";
+    "compression.gzip.level": i32 = Some("-1"), OneOf(&["-1", "1", "2", "3", "4", "5", "6", "7", "8", "9"]), NO_COMPRESSION, <- &[same("compression.gzip.level", "-1")],
+        "The level for compression.type=gzip.";
+    "compression.lz4.level": i32 = Some("9"), Between(1, 17), NO_COMPRESSION, <- &[same("compression.lz4.level", "9")],
+        "The level for compression.type=lz4.";
+    "compression.zstd.level": i32 = Some("3"), Between(-131_072, 22), NO_COMPRESSION, <- &[same("compression.zstd.level", "3")],
+        "The level for compression.type=zstd.";
+    "file.delete.delay.ms": i64 = Some("60000"), AtLeast(0), NoEffect("who still reads a deleted file keeps it open"), <- &[same("log.segment.delete.delay.ms", "60000")],
+        "How long a file is kept after it was deleted.";
+    "remote.storage.enable": bool = Some("false"), OneOf(&["false"]), NO_TIERS, <- &[],
+        "Older segments move to tiered storage.";
+    "remote.log.copy.disable": bool = Some("false"), OneOf(&["false"]), NO_TIERS, <- &[],
+        "Tiered storage becomes read-only.";
+    "remote.log.delete.on.disable": bool = Some("false"), OneOf(&["false"]), NO_TIERS, <- &[],
+        "What is in tiered storage is deleted once it is turned off.";
+    "local.retention.ms": i64 = Some("-2"), Between(-2, -2), NO_TIERS, <- &[same("log.local.retention.ms", "-2")],
+        "The age at which a segment may stay in tiered storage alone; -2: that of retention.ms.";
+    "local.retention.bytes": i64 = Some("-2"), Between(-2, -2), NO_TIERS, <- &[same("log.local.retention.bytes", "-2")],
+        "The size beyond which segments may stay in tiered storage alone; -2: that of retention.bytes.";
+    "leader.replication.throttled.replicas": Vec<String> = Some(""), Empty, ONE_REPLICA, <- &[],
+        "Replicas whose leader sends to them slowly.";
+    "follower.replication.throttled.replicas": Vec<String> = Some(""), Empty, ONE_REPLICA, <- &[],
+        "Replicas that copy slowly.";
+};
+
+/// Beginnings of names that Kafka knows and a single plaintext node cannot serve, each with the reason.
+pub(super) const REFUSED: &[(&str, &str)] = &[
+    (
+        "zookeeper.",
+        "there is no ZooKeeper: the catalog is a log in the data directory, so the line can go",
+    ),
+    (
+        "ssl.",
+        "listeners are plaintext: let a TLS proxy stand in front",
+    ),
+    ("sasl.", "listeners are plaintext and without log-in"),
+    ("authorizer.", "there is no access control"),
+    ("security.", "listeners are plaintext and without log-in"),
+    ("remote.log.", "there is no tiered storage"),
+    ("replica.", "there is one node and so nothing to replicate"),
+    (
+        "metadata.",
+        "the catalog lies in the data directory and takes care of itself",
+    ),
+];

@@ -1,0 +1,104 @@
+//! The data directory's two checkpoints: how far each log is synced, and where it begins.
+//!
+//! Owns: both files and their lines in memory. Invariants: a line names a partition of a topic that exists; a
+//! deleted topic's lines are gone, durably, before its deletion is answered, so that a topic made again under its
+//! name does not inherit a log start; the line of a log that could not be opened is carried over as it was.
+
+use crate::error::Result;
+use crate::storage::checkpoint::{
+    LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_offsets,
+};
+use crate::writer::RecoveryPoints;
+use std::path::{Path, PathBuf};
+
+/// The lines of both checkpoints.
+pub struct Checkpoints {
+    data: PathBuf,
+    /// Everything below is synced.
+    pub recovery_points: Offsets,
+    /// The first offset.
+    pub log_starts: Offsets,
+    /// Whether the last run's recovery points are known: a partition without one was made since they were saved.
+    pub are_known: bool,
+    /// Whether the files lag behind, or are not there.
+    unsaved: bool,
+}
+
+impl Checkpoints {
+    /// Reads both. They are hints, so one that the disk refuses to give costs time and not the start.
+    pub fn load(data: &Path) -> Checkpoints {
+        let read = |name: &str| {
+            read_offsets(&data.join(name)).unwrap_or_else(|error| {
+                log::warn!("{error}; going on without it");
+                Offsets::new()
+            })
+        };
+        let are_known = data.join(RECOVERY_POINTS).exists();
+        Checkpoints {
+            data: data.into(),
+            recovery_points: read(RECOVERY_POINTS),
+            log_starts: read(LOG_STARTS),
+            are_known,
+            unsaved: !are_known,
+        }
+    }
+
+    /// Takes in what the writer holds, and saves.
+    pub fn update(&mut self, points: &RecoveryPoints) -> Result<()> {
+        for point in points {
+            let key = (point.topic.to_string(), point.index);
+            self.recovery_points.insert(key.clone(), point.offset);
+            self.log_starts.insert(key, point.log_start);
+        }
+        self.unsaved = true;
+        self.save()
+    }
+
+    /// Forgets the lines that are not to be kept; on return the files show none of them.
+    pub fn keep(&mut self, mut keep: impl FnMut(&str, i32) -> bool) -> Result<()> {
+        let lines = self.recovery_points.len() + self.log_starts.len();
+        self.recovery_points
+            .retain(|(topic, index), _| keep(topic, *index));
+        self.log_starts
+            .retain(|(topic, index), _| keep(topic, *index));
+        self.unsaved |= self.recovery_points.len() + self.log_starts.len() < lines;
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if self.unsaved {
+            write_offsets(&self.data.join(RECOVERY_POINTS), &self.recovery_points)?;
+            write_offsets(&self.data.join(LOG_STARTS), &self.log_starts)?;
+            self.unsaved = false;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::writer::RecoveryPoint;
+
+    #[test]
+    fn a_deleted_topics_lines_are_gone_and_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = |topic: &str, index| RecoveryPoint {
+            topic: topic.into(),
+            index,
+            offset: 40,
+            log_start: 4,
+        };
+        let mut checkpoints = Checkpoints::load(dir.path());
+        checkpoints
+            .update(&vec![point("a", 0), point("a", 1), point("b", 0)])
+            .unwrap();
+        checkpoints.keep(|topic, _| topic != "a").unwrap();
+        // Not held by the writer any more, and still there.
+        checkpoints.update(&vec![]).unwrap();
+        let read = Checkpoints::load(dir.path());
+        let b = ("b".to_string(), 0);
+        assert_eq!(read.log_starts, Offsets::from([(b.clone(), 4)]));
+        assert_eq!(read.recovery_points, Offsets::from([(b, 40)]));
+    }
+}

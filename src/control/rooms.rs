@@ -1,0 +1,202 @@
+//! The partitions' directories: made, found, renamed away, removed.
+//!
+//! Owns: the data directory's entries. Invariants: a directory's entry is synced before anything in it is
+//! acknowledged; a directory that is in the way of a new partition is renamed aside, never written into, so a
+//! recreated topic shows no old data; only a directory whose topic's RemoveTopicRecord was synced is unlinked.
+//!
+//! ```text
+//! <topic>-<partition>             in use; partition.metadata names the topic's id
+//! <topic>-<partition>.<n>-delete  its topic was deleted; unlinked in the background and at every start
+//! <topic>-<partition>.<n>-stray   was in the way, and belongs to no topic; kept for a person to look at
+//! ```
+//! May lose data: L6 (topic deletion), L9 (directory entries).
+
+use crate::catalog::is_internal;
+use crate::config::{Config, TopicConfig};
+use crate::error::{Context, Result};
+use crate::storage::{self, Log, LogSettings, Partition, Snapshot, Status, View, checkpoint};
+use crate::sys;
+use crate::wire::Uuid;
+use crate::writer::{FlushPolicy, Job};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// What it takes to make and remove partitions.
+#[derive(Clone)]
+pub struct Rooms {
+    /// The data directory.
+    pub data: PathBuf,
+    /// The broker's settings.
+    pub config: Arc<Config>,
+    /// What all logs share.
+    pub storage: Arc<storage::Shared>,
+}
+
+/// The directory of a partition; the topic's name was checked.
+pub fn partition_dir(data: &Path, topic: &str, index: i32) -> PathBuf {
+    data.join(format!("{topic}-{index}"))
+}
+
+/// When a topic's log is synced; internal topics' logs are at every turn.
+pub fn flush_policy(topic: &str, config: &TopicConfig) -> FlushPolicy {
+    match is_internal(topic) {
+        true => FlushPolicy::EVERY_TURN,
+        false => FlushPolicy {
+            messages: config.flush_messages.max(1) as u64,
+            after: u64::try_from(config.flush_ms)
+                .ok()
+                .filter(|ms| *ms < i64::MAX as u64)
+                .map(Duration::from_millis),
+        },
+    }
+}
+
+/// A topic's settings as its logs need them.
+pub fn log_settings(topic: &str, config: &TopicConfig) -> LogSettings {
+    LogSettings {
+        segment_bytes_max: config.segment_bytes as u32,
+        segment_ms: config.segment_ms - jitter_ms(config),
+        index_bytes_max: config.index_bytes_max as u32,
+        index_interval_bytes: config.index_interval_bytes as u32,
+        preallocate: config.preallocate,
+        visible_when_synced: flush_policy(topic, config).every_turn(),
+    }
+}
+
+/// A random part of `segment.jitter.ms`, so that not all logs roll at once.
+fn jitter_ms(config: &TopicConfig) -> i64 {
+    let jitter = config.segment_jitter_ms.min(config.segment_ms);
+    let mut bytes = [0; 8];
+    match sys::random(&mut bytes) {
+        Ok(()) if jitter > 0 => (u64::from_ne_bytes(bytes) % jitter as u64) as i64,
+        _ => 0,
+    }
+}
+
+impl Rooms {
+    /// Makes a partition's directory and its empty log. The partition is there in any case; without a log it is
+    /// offline. [`Rooms::sync`] must follow before anything in it is acknowledged.
+    pub fn make(
+        &self,
+        topic: &Arc<str>,
+        id: Uuid,
+        index: i32,
+        config: &TopicConfig,
+    ) -> (Partition, Result<Log>) {
+        let dir = partition_dir(&self.data, topic, index);
+        let log = self.make_log(&dir, topic, id, config);
+        let status = if log.is_ok() {
+            Status::Online
+        } else {
+            Status::Offline
+        };
+        let view = log.as_ref().map_or_else(|_| View::empty(), Log::view);
+        let snapshot = Snapshot {
+            view: Arc::new(view),
+            leader_epoch: 0,
+            status,
+        };
+        (Partition::new(topic.clone(), id, index, dir, snapshot), log)
+    }
+
+    /// Makes a partition's directory and log, at offset 0.
+    pub fn make_log(&self, dir: &Path, topic: &str, id: Uuid, config: &TopicConfig) -> Result<Log> {
+        self.make_directory(dir, id)?;
+        Log::create(dir, &self.storage, log_settings(topic, config))
+    }
+
+    /// Makes a partition's directory, with the topic's id in it.
+    pub fn make_directory(&self, dir: &Path, id: Uuid) -> Result<()> {
+        if dir.exists() {
+            self.put_aside(dir)?;
+        }
+        fs::create_dir(dir).context(|| format!("making {}", dir.display()))?;
+        checkpoint::write_topic_id(dir, id)
+    }
+
+    /// Makes the entries of new directories durable.
+    pub fn sync(&self) -> Result<()> {
+        sys::sync_dir(&self.data).context(|| format!("syncing {}", self.data.display()))
+    }
+
+    /// The job that hands a log to the writer.
+    pub fn adopt(&self, partition: Arc<Partition>, log: Log, config: &TopicConfig) -> Job {
+        let flush = flush_policy(&partition.topic, config);
+        Job::Adopt {
+            partition,
+            log: Box::new(log),
+            flush,
+        }
+    }
+
+    /// Renames a directory that is in the way.
+    pub fn put_aside(&self, dir: &Path) -> Result<()> {
+        let aside = free_name(dir, "stray");
+        log::warn!(
+            "{} belongs to no topic; it is kept as {}",
+            dir.display(),
+            aside.display()
+        );
+        fs::rename(dir, &aside).context(|| format!("renaming {}", dir.display()))
+    }
+
+    /// Renames the directories of deleted partitions away and unlinks them in the background. What fails is
+    /// finished at the next start, which reads the RemoveTopicRecord.
+    pub fn remove(&self, partitions: &[Arc<Partition>]) {
+        let rename = |partition: &Arc<Partition>| self.doom(&partition.dir);
+        let doomed = partitions.iter().filter_map(rename).collect();
+        if let Err(error) = self.sync() {
+            log::error!("{error}");
+        }
+        unlink_in_background(doomed);
+    }
+
+    /// Renames a deleted partition's directory, so that its name is free at once; gives the name by which it may be
+    /// unlinked.
+    pub fn doom(&self, dir: &Path) -> Option<PathBuf> {
+        let target = free_name(dir, "delete");
+        match fs::rename(dir, &target) {
+            Ok(()) => return Some(target),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => log::error!("renaming {}: {error}", dir.display()),
+        }
+        None
+    }
+}
+
+/// A name for `dir` that is not taken: an earlier directory of its name may not be unlinked yet. The longest topic's
+/// name leaves a filesystem's 255 bytes no room for more, so long ones are cut, as Kafka does.
+fn free_name(dir: &Path, suffix: &str) -> PathBuf {
+    const NAME_BYTES_MAX: usize = 200;
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name.chars().take(NAME_BYTES_MAX).collect();
+    let numbered = |n: u32| dir.with_file_name(format!("{name}.{n}-{suffix}"));
+    let free = (0..).map(numbered).find(|path| !path.exists());
+    free.expect("a directory does not hold 2^32 names of one form")
+}
+
+/// Unlinks directories, each with all that is in it: a large file may take the filesystem long.
+pub fn unlink_in_background(dirs: Vec<PathBuf>) {
+    if dirs.is_empty() {
+        return;
+    }
+    let unlink = move || {
+        for dir in dirs {
+            if let Err(error) = fs::remove_dir_all(&dir) {
+                log::warn!(
+                    "removing {}: {error}; the next start tries again",
+                    dir.display()
+                );
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("unlink".into()).spawn(unlink) {
+        log::warn!(
+            "no thread to remove deleted topics' files: {error}; the next start tries again"
+        );
+    }
+}

@@ -1,0 +1,271 @@
+//! One client's connection, and the thread that serves it.
+//!
+//! Owns: the socket, the requests that were read and not yet answered, and their order. Invariants:
+//! 1. Responses leave in the order of the requests.
+//! 2. While a produce is pending only further produces are taken up, so that pipelined ones share group commits;
+//!    any other request waits its turn, as in Kafka.
+//! 3. The thread waits in `poll`, on the socket and its own bell; in a send to its own client; and for memory: of
+//!    request bytes before it receives them, of decompression before it opens a batch.
+//! 4. A connection with a request pending is never closed for being idle.
+//! 5. What a client sent before it ended its side is handled, and answered as long as the connection holds.
+
+use super::input::{Fault, Input};
+use super::reply;
+use super::waiting::{Outcome, Ticket, Watch, Woken};
+use crate::api::fetch::Hints;
+use crate::api::{self, Call, Pending, Reply};
+use crate::broker::Broker;
+use crate::wire::Writer;
+use crate::writer::Caller;
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Requests that may be pending on one connection; more wait in the socket.
+const PENDING_MAX: usize = 1000;
+/// The partitions whose answers may be pending on one connection, beyond those of one request.
+const PENDING_PARTITIONS_MAX: usize = 10_000;
+/// A client that takes nothing of its answer for so long is cut off only if it may be idle for no longer.
+const SEND_LIMIT_MIN: Duration = Duration::from_secs(10);
+/// How long a stopping broker waits for the writer to settle what is pending.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A client's connection.
+pub struct Connection {
+    broker: Arc<Broker>,
+    socket: Arc<TcpStream>,
+    local: SocketAddr,
+    caller: Arc<Caller>,
+    input: Input,
+    /// In the order of the requests; each knows what it still waits for.
+    pending: VecDeque<Pending>,
+    pending_partitions: usize,
+    next_request: u64,
+    done: Vec<(Ticket, Outcome)>,
+    out: Writer,
+    hints: Hints,
+    last_active: Instant,
+    /// The peer sends no more, but not all of what it sent was read.
+    peer_ended: bool,
+    /// No more is read; what is pending is settled, and then the thread ends.
+    ended: bool,
+}
+
+impl Connection {
+    /// A connection on a socket that was just accepted.
+    pub fn new(broker: Arc<Broker>, socket: Arc<TcpStream>) -> std::io::Result<Connection> {
+        let config = &broker.config;
+        socket.set_nodelay(true)?;
+        // A client that never reads its answer is as idle as one that never asks.
+        socket.set_write_timeout(Some(idle_limit(&broker).max(SEND_LIMIT_MIN)))?;
+        let input = Input::new(broker.frames.clone(), config.request_bytes_max as usize);
+        Ok(Connection {
+            local: socket.local_addr()?,
+            caller: Caller::new()?,
+            socket,
+            input,
+            pending: VecDeque::new(),
+            pending_partitions: 0,
+            next_request: 0,
+            done: Vec::new(),
+            out: Writer::new(),
+            hints: Hints::default(),
+            last_active: Instant::now(),
+            peer_ended: false,
+            ended: false,
+            broker,
+        })
+    }
+
+    /// Serves the client until one side ends it; returns why.
+    pub fn serve(mut self) -> Fault {
+        loop {
+            if let Err(fault) = self.step() {
+                return fault;
+            }
+        }
+    }
+
+    fn step(&mut self) -> Result<(), Fault> {
+        self.settle()?;
+        if self.ended {
+            return self.finish();
+        }
+        match self.advance() {
+            Err(fault @ (Fault::Ended | Fault::Stopping)) => self.end(fault),
+            other => other,
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), Fault> {
+        match self.input.next_key()? {
+            Some(key) if self.may_take(key) => {
+                let Some(frame) = self.input.next_frame()? else {
+                    return Ok(());
+                };
+                self.last_active = Instant::now();
+                self.take_up(Arc::new(frame))
+            }
+            Some(_) => self.wait(Watch::HangUp),
+            None if self.is_full() => self.wait(Watch::HangUp),
+            None => self.wait(Watch::Requests),
+        }
+    }
+
+    fn may_take(&self, key: i16) -> bool {
+        self.pending.is_empty() || (api::is_pipelined(key) && !self.is_full())
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.len() >= PENDING_MAX || self.pending_partitions >= PENDING_PARTITIONS_MAX
+    }
+
+    fn take_up(&mut self, frame: Arc<crate::wire::Frame>) -> Result<(), Fault> {
+        let request = self.next_request;
+        self.next_request += 1;
+        let call = Call {
+            broker: &self.broker,
+            socket: &self.socket,
+            local: self.local,
+            caller: &self.caller,
+            request,
+            hints: &mut self.hints,
+        };
+        match api::dispatch(call, frame).map_err(Fault::Refused)? {
+            Reply::Now(response) => {
+                let sent = reply::send(&self.socket, &response).map_err(Fault::Io);
+                // A fetch may have waited for longer than an idle connection may, or a half-received request.
+                self.last_active = Instant::now();
+                self.input.restart_clocks();
+                sent
+            }
+            Reply::Later(pending) => {
+                self.pending_partitions += pending.partitions();
+                self.pending.push_back(pending);
+                Ok(())
+            }
+            Reply::Ended => Err(Fault::Failed),
+        }
+    }
+
+    /// Hands what others finished to the requests that wait for it, and sends the answers whose turn it is.
+    fn settle(&mut self) -> Result<(), Fault> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.caller.inbox.take(&mut self.done);
+        for (ticket, outcome) in self.done.drain(..) {
+            // Requests are numbered in the order in which they stand here.
+            let waiting = self
+                .pending
+                .iter_mut()
+                .find(|pending| pending.request == ticket.request);
+            if let Some(pending) = waiting {
+                pending.settle(ticket.part, outcome);
+            }
+        }
+        while self
+            .pending
+            .front()
+            .is_some_and(|pending| pending.is_settled())
+        {
+            let Some(pending) = self.pending.pop_front() else {
+                break;
+            };
+            self.pending_partitions -= pending.partitions();
+            pending.finish(&mut self.out).map_err(Fault::Refused)?;
+            self.last_active = Instant::now();
+            self.input.restart_clocks();
+        }
+        if !self.out.bytes.is_empty() {
+            let sent = reply::send(&self.socket, &self.out);
+            // A large answer's memory is not kept by an idle connection.
+            self.out.bytes.clear();
+            self.out.bytes.shrink_to(1024);
+            sent.map_err(Fault::Io)?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, watch: Watch) -> Result<(), Fault> {
+        let watch = match watch {
+            Watch::HangUp if self.peer_ended => Watch::Failure,
+            watch => watch,
+        };
+        let bell = self.caller.inbox.bell();
+        bell.arm();
+        if !self.pending.is_empty() && !self.caller.inbox.is_empty() {
+            bell.disarm();
+            return Ok(());
+        }
+        let limit = self
+            .deadline()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        match bell.wait(&self.socket, watch, limit).map_err(Fault::Io)? {
+            Woken::Readable => self.input.fill(&self.socket),
+            Woken::HungUp => {
+                self.peer_ended = true;
+                Ok(())
+            }
+            Woken::Failed => Err(Fault::Failed),
+            Woken::TimedOut => self.timed_out(),
+            Woken::Rung => Ok(()),
+        }
+    }
+
+    /// No more is read: the peer's end was reached, or the broker stops. What is pending is still settled and
+    /// answered: a client may end its own side alone, and a clean stop shall leave no producer in doubt.
+    fn end(&mut self, fault: Fault) -> Result<(), Fault> {
+        if self.pending.is_empty() {
+            return Err(fault);
+        }
+        self.ended = true;
+        self.last_active = Instant::now();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Fault> {
+        match self.pending.is_empty() || self.stops_at().is_some_and(|at| at <= Instant::now()) {
+            true => Err(Fault::Ended),
+            false => self.wait(Watch::Failure),
+        }
+    }
+
+    /// How long a connection that ended may go on settling.
+    fn stops_at(&self) -> Option<Instant> {
+        let stopping = self.broker.stopping.load(Ordering::SeqCst);
+        stopping.then(|| self.last_active + STOP_LIMIT)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if self.ended {
+            return self.stops_at();
+        }
+        if !self.pending.is_empty() {
+            return None;
+        }
+        let limit = Duration::from_millis(self.broker.config.request_receive_timeout_ms as u64);
+        self.input
+            .gives_up_at(limit)
+            .or_else(|| self.last_active.checked_add(idle_limit(&self.broker)))
+    }
+
+    fn timed_out(&self) -> Result<(), Fault> {
+        match self.deadline() {
+            Some(at) if at > Instant::now() || self.ended => Ok(()),
+            Some(_) if self.input.has_partial() => {
+                Err(Fault::Refused("a request that stopped coming".into()))
+            }
+            Some(_) => Err(Fault::Idle),
+            None => Ok(()),
+        }
+    }
+}
+
+fn idle_limit(broker: &Broker) -> Duration {
+    // Negative: no limit, as in Kafka; a century serves for that.
+    let ms = u64::try_from(broker.config.connections_idle_ms_max).unwrap_or(u64::MAX);
+    Duration::from_millis(ms.clamp(1, 100 * 365 * 86_400_000))
+}

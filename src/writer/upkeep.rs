@@ -1,0 +1,100 @@
+//! What the writer does between turns: late syncs, recovery points, and the close.
+//!
+//! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
+//! snapshots beside it, are synced; an idle writer has no deadline, so it neither wakes nor writes.
+
+use super::{CHECKPOINT_INTERVAL, Held, Writer};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Sealed files that wait for their sync keep descriptors open; this many are synced at once.
+const HINTS_MAX: usize = 64;
+
+impl Writer {
+    /// Syncs logs whose `flush.ms` has passed, and saves recovery points from time to time (data synced first).
+    pub(super) fn flush_what_is_due(&mut self) {
+        let checkpoint = Instant::now() >= self.next_checkpoint;
+        let due = |serial: &u64| checkpoint || self.must_sync(*serial);
+        let due: Vec<u64> = self.lagging.iter().copied().filter(due).collect();
+        for serial in &due {
+            self.lagging.remove(serial);
+        }
+        self.sync(due);
+        if checkpoint || self.hints.len() >= HINTS_MAX {
+            let hints = std::mem::take(&mut self.hints);
+            self.sync_items(hints);
+        }
+        if checkpoint {
+            self.next_checkpoint = Instant::now() + CHECKPOINT_INTERVAL;
+            // Nothing is handed over, hence nothing written, when nothing changed: an idle broker leaves the
+            // disk alone.
+            if std::mem::take(&mut self.has_moved) {
+                self.control.recovery_points(self.recovery_points());
+            }
+        }
+    }
+
+    fn recovery_points(&self) -> RecoveryPoints {
+        let point = |held: &Held| {
+            let (topic, index) = (held.partition.topic.clone(), held.partition.index);
+            RecoveryPoint {
+                topic,
+                index,
+                offset: held.log.recovery_point(),
+                log_start: held.log.log_start(),
+            }
+        };
+        self.held.values().map(point).collect()
+    }
+
+    /// When to wake although nothing was submitted.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let flush = |serial: &u64| {
+            let held = self.held.get(serial)?;
+            held.dirty_since?.checked_add(held.flush.after?)
+        };
+        let checkpoint =
+            (self.has_moved || !self.lagging.is_empty()).then_some(self.next_checkpoint);
+        self.lagging
+            .iter()
+            .filter_map(flush)
+            .chain(checkpoint)
+            .min()
+    }
+
+    /// Syncs and closes every log.
+    pub(super) fn close(mut self) -> Result<RecoveryPoints> {
+        // All of them: a new log that was never written to lags in nothing but its directory's entry.
+        self.sync(self.held.keys().copied().collect());
+        let hints = std::mem::take(&mut self.hints);
+        self.sync_items(hints);
+        let points = self.recovery_points();
+        for (_, held) in self.held.drain() {
+            if held.log.is_offline() {
+                return Err(Error::new(format!(
+                    "{} is offline",
+                    held.partition.dir.display()
+                )));
+            }
+            held.log.close()?;
+        }
+        Ok(points)
+    }
+}
+
+/// Up to where a partition's log was synced, and where it begins, to be saved for the next start.
+#[derive(Clone, Debug)]
+pub struct RecoveryPoint {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub index: i32,
+    /// Everything below this offset is synced.
+    pub offset: i64,
+    /// The first offset.
+    pub log_start: i64,
+}
+
+/// One entry a partition.
+pub type RecoveryPoints = Vec<RecoveryPoint>;
