@@ -1,0 +1,18 @@
+//! Durability, tested from outside: real processes, real files, faults from a preloaded library, and the disk that
+//! a power cut leaves.
+
+mod clean_stop;
+#[path = "../common/mod.rs"]
+mod common;
+mod damage;
+mod failed_sync;
+mod full_disk;
+mod power;
+#[path = "../support/power_cut.rs"]
+mod power_cut;
+mod sacred_bytes;
+mod scene;
+#[allow(dead_code)] // the benches use the rest of it
+#[path = "../support/shim.rs"]
+mod shim;
+mod topics;

@@ -1,0 +1,227 @@
+//! Requests that want memory: half-sent ones, huge ones, and answers that nobody reads.
+
+use crate::common::client::{Client, FETCH, batch, fetch, fetch_partition, produce};
+use crate::start;
+use ottla::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
+use ottla::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use ottla::wire::Message;
+use std::time::{Duration, Instant};
+
+/// FACTS: peers took 4.2 to 4.5 GB for this.
+#[test]
+fn readers_that_ask_for_much_and_never_read_cost_no_memory() {
+    let (_data, broker, mut bystander) = start(&["fetch.max.bytes=104857600"]);
+    bystander.client.create("t", &[]);
+    let large = batch(&[&"x".repeat(1_000_000)]);
+    for _ in 0..64 {
+        bystander.client.store("t", &large);
+    }
+    let before = broker.status("VmHWM:");
+    let mut readers: Vec<_> = (0..40).map(|_| Client::connect(&broker.address)).collect();
+    for reader in &mut readers {
+        let mut request = fetch("t", 0, 0, 1);
+        request.max_bytes = 64 << 20;
+        request.topics[0].partitions[0].partition_max_bytes = 64 << 20;
+        reader.send(FETCH, &request);
+    }
+    let mut half_open: Vec<_> = (0..500).map(|_| Client::connect(&broker.address)).collect();
+    for client in &mut half_open {
+        client.send_bytes(&[5, 0, 0, 0, 0, 1]);
+    }
+    bystander.check();
+    let grown = broker.status("VmHWM:") - before;
+    assert!(grown < 48 << 10, "{grown} KiB");
+    drop(readers);
+    bystander.check();
+}
+
+/// A request's padding: bytes after the body are ignored, as in Kafka, but they were read.
+fn padded<Q: Message>(client: &Client, version: i16, request: &Q, bytes: usize) -> Vec<u8> {
+    let mut frame = client.frame(version, request);
+    frame.resize(4 + bytes, 0);
+    frame[..4].copy_from_slice(&(bytes as i32).to_be_bytes());
+    frame
+}
+
+const BUDGET: &str = "queued.max.request.bytes=2000000";
+
+/// P7: one token lets one frame finish beyond the budget; who stops coming is closed.
+#[test]
+fn partial_frames_beyond_the_budget_do_not_deadlock() {
+    let (_data, broker, mut bystander) = start(&[BUDGET, "request.receive.timeout.ms=1500"]);
+    let mut partial: Vec<_> = (0..30).map(|_| Client::connect(&broker.address)).collect();
+    for client in &mut partial {
+        let frame = padded(client, 9, &produce("bystander", -1, &[]), 300_000);
+        client.send_bytes(&frame[..200_000]);
+    }
+    bystander.check();
+    bystander.check();
+    broker.expect_log("a request that stopped coming");
+    partial.iter_mut().for_each(Client::expect_close);
+    bystander.check();
+}
+
+/// Slowly, one after the other, but all of them.
+#[test]
+fn whole_frames_beyond_the_budget_are_all_served() {
+    let (_data, broker, mut bystander) = start(&[BUDGET]);
+    bystander.client.create("t", &[]);
+    let large = batch(&[&"x".repeat(900_000)]);
+    let mut producers: Vec<_> = (0..12).map(|_| Client::connect(&broker.address)).collect();
+    std::thread::scope(|scope| {
+        for producer in &mut producers {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    producer.store("t", &large);
+                }
+            });
+        }
+        (0..5).for_each(|_| bystander.check());
+    });
+    assert_eq!(bystander.client.offset("t", -1).offset, 36);
+}
+
+#[test]
+fn a_frame_beyond_the_whole_budget_is_refused_at_its_length() {
+    let (_data, broker, mut bystander) = start(&[BUDGET]);
+    let mut client = Client::connect(&broker.address);
+    client.send_bytes(&2_000_001i32.to_be_bytes());
+    client.expect_close();
+    broker.expect_log("a frame of 2000001 bytes");
+    bystander.check();
+}
+
+/// A fetch that waits needs its request no more: three such frames must not starve the broker for ten minutes.
+#[test]
+fn waiting_fetches_hold_none_of_the_budget() {
+    let (_data, broker, mut bystander) = start(&[BUDGET]);
+    bystander.client.create("quiet", &[]);
+    let mut waiting: Vec<_> = (0..6).map(|_| Client::connect(&broker.address)).collect();
+    for client in &mut waiting {
+        let frame = padded(client, FETCH, &fetch("quiet", 0, 600_000, 1), 1_900_000);
+        client.send_bytes(&frame);
+    }
+    let before = Instant::now();
+    (0..3).for_each(|_| bystander.check());
+    assert!(before.elapsed() < Duration::from_secs(20));
+    assert!(waiting.iter_mut().all(Client::is_silent), "they still wait");
+}
+
+/// Two bytes a topic, five a resource: what is read, and what is answered, stays within reason.
+#[test]
+fn many_small_things_in_one_request_cost_bounded_memory() {
+    let (_data, broker, mut bystander) = start(&[]);
+    bystander.client.create_with("t", 100, &[]);
+    let before = broker.status("VmHWM:");
+    let topic = MetadataRequestTopic {
+        name: Some("t".into()),
+        ..MetadataRequestTopic::default()
+    };
+    let metadata = MetadataRequest {
+        topics: Some(vec![topic; 100_000]),
+        ..MetadataRequest::default()
+    };
+    let resource = DescribeConfigsResource {
+        resource_type: 4,
+        resource_name: "1".into(),
+        configuration_keys: None,
+    };
+    let configs = DescribeConfigsRequest {
+        resources: vec![resource; 100_000],
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let mut request = fetch("t", 0, 0, 0);
+    request.topics[0].partitions = vec![fetch_partition(0, 0); 50_000];
+    let client = &mut bystander.client;
+    for frame in [
+        client.frame(12, &metadata),
+        client.frame(4, &configs),
+        client.frame(FETCH, &request),
+    ] {
+        let mut other = Client::connect(&broker.address);
+        other.send_bytes(&frame);
+        assert!(other.receive_frame().len() < 4 << 20);
+    }
+    let grown = broker.status("VmHWM:") - before;
+    assert!(grown < 64 << 10, "{grown} KiB");
+    bystander.check();
+}
+
+/// A topic name of three bytes is two hundred and more in memory, with its answer: five such clients at once took
+/// 1.2 GB of it. What is beyond the budget is refused; clients that ask for less are served meanwhile.
+#[test]
+fn many_elements_at_once_are_refused_beyond_their_budget() {
+    let (_data, broker, mut bystander) = start(&["auto.create.topics.enable=false"]);
+    let before = broker.status("VmHWM:");
+    let topic = |n: i32| MetadataRequestTopic {
+        name: Some(format!("{n:x}")),
+        ..MetadataRequestTopic::default()
+    };
+    let of = |count| MetadataRequest {
+        topics: Some((0..count).map(topic).collect()),
+        ..MetadataRequest::default()
+    };
+    let frame = bystander.client.frame(9, &of(100_001));
+    let mut client = Client::connect(&broker.address);
+    client.try_send(&frame);
+    broker.expect_log("more than a hundred thousand array elements");
+    client.expect_close();
+    let frame = bystander.client.frame(9, &of(100_000));
+    let mut many: Vec<_> = (0..8).map(|_| Client::connect(&broker.address)).collect();
+    for client in &mut many {
+        client.try_send(&frame);
+    }
+    bystander.check();
+    let grown = broker.status("VmHWM:") - before;
+    assert!(grown < 96 << 10, "{grown} KiB");
+    drop(many);
+    let answer: MetadataResponse = bystander.client.call(9, &of(1000));
+    assert_eq!(answer.topics.len(), 1000);
+}
+
+/// The elements of questions, and of answers that are much larger, come out of half the budget of requests.
+#[test]
+fn elements_without_memory_for_them_are_refused() {
+    let (_data, broker, mut bystander) = start(&[BUDGET, "auto.create.topics.enable=false"]);
+    let named = |n: i32| MetadataRequestTopic {
+        name: Some(n.to_string()),
+        ..MetadataRequestTopic::default()
+    };
+    let metadata = MetadataRequest {
+        topics: Some((0..5000).map(named).collect()),
+        ..MetadataRequest::default()
+    };
+    let mut client = Client::connect(&broker.address);
+    client.send(9, &metadata);
+    client.expect_close();
+    broker.expect_log("more array elements than memory is free for");
+    let described = |n: i32| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: n.to_string(),
+        configuration_keys: None,
+    };
+    let configs = DescribeConfigsRequest {
+        resources: (0..100).map(described).collect(),
+        ..DescribeConfigsRequest::default()
+    };
+    let mut client = Client::connect(&broker.address);
+    client.send(4, &configs);
+    client.expect_close();
+    broker.expect_log("an answer larger than memory is free for");
+    bystander.check();
+}
+
+/// A fetch of so many partitions holds what it was read into: it may wait, and not for as long as it likes.
+#[test]
+fn large_fetches_do_not_keep_their_memory_for_long() {
+    let (_data, broker, mut bystander) = start(&[BUDGET]);
+    bystander.client.create_with("t", 1000, &[]);
+    let mut request = fetch("t", 0, i32::MAX, 1);
+    request.topics[0].partitions = (0..1000).map(|n| fetch_partition(n, 0)).collect();
+    let mut waiting = Client::connect(&broker.address);
+    waiting.send(FETCH, &request);
+    assert!(waiting.is_silent());
+    assert_eq!(waiting.fetched().error_code, 0);
+    bystander.check();
+}

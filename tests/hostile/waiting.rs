@@ -1,0 +1,140 @@
+//! Connections that take their time: slow writers, idle ones, and floods of them.
+
+use crate::common::Broker;
+use crate::common::client::{Client, FETCH, batch, fetch, produce};
+use crate::start;
+use ottla::api::metadata::MetadataRequest;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// One byte at a time, never so slowly as to seem dead: a request as a whole has a time limit.
+#[test]
+fn a_slow_loris_is_closed() {
+    let (_data, broker, mut bystander) = start(&["request.receive.timeout.ms=1000"]);
+    let mut loris = Client::connect(&broker.address);
+    let frame = loris.frame(9, &produce("bystander", -1, &batch(&[&"x".repeat(5000)])));
+    let started = Instant::now();
+    let closed = frame.iter().any(|byte| {
+        std::thread::sleep(Duration::from_millis(20));
+        !loris.try_send(&[*byte])
+    });
+    assert!(closed && started.elapsed() >= Duration::from_millis(900));
+    broker.expect_log("a request that stopped coming");
+    bystander.check();
+}
+
+/// A frame that came a long way gets time for its length, but none to stand still in.
+#[test]
+fn a_large_frame_that_stalls_is_closed() {
+    let (_data, broker, mut bystander) = start(&["request.receive.timeout.ms=1000"]);
+    let mut client = Client::connect(&broker.address);
+    client.send_bytes(&(20i32 << 20).to_be_bytes());
+    client.send_bytes(&vec![0; (20 << 20) - 1]);
+    let started = Instant::now();
+    client.expect_close();
+    assert!(started.elapsed() < Duration::from_secs(10));
+    broker.expect_log("a request that stopped coming");
+    bystander.check();
+}
+
+/// Each takes two descriptors, and the storage has its share: a flood must not keep the log from its files.
+#[test]
+fn connections_are_held_to_the_limit_of_open_files() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start_with(data.path(), &[], |command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.stdin(Stdio::null()).stderr(Stdio::piped());
+        *command = shell;
+    });
+    let mut bystander = Client::connect(&broker.address);
+    let mut flood: Vec<_> = (0..300).map(|_| Client::connect(&broker.address)).collect();
+    broker.expect_log("max.connections is reached");
+    for n in 0..20 {
+        let name = format!("t{n}");
+        bystander.create(&name, &[]);
+        assert_eq!(bystander.store(&name, &batch(&["x"])), 0);
+        assert_eq!(bystander.values(&name), ["x"]);
+    }
+    // 64 are reserved, half of the rest is the storage's, and each connection takes two.
+    let refused = flood.split_off(47);
+    refused
+        .into_iter()
+        .for_each(|mut client| client.expect_close());
+    for client in &mut flood {
+        assert_eq!(client.offset("t0", -1).offset, 1);
+    }
+}
+
+/// It is the half-received request that times out, not the connection.
+#[test]
+fn a_pause_between_requests_is_no_slow_loris() {
+    let (_data, _broker, mut bystander) = start(&["request.receive.timeout.ms=300"]);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(600));
+        bystander.check();
+    }
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_a_waiting_one_is_not() {
+    let (_data, broker, mut bystander) = start(&["connections.max.idle.ms=1500"]);
+    // Its data is in another topic, so that what the bystander stores does not end the wait.
+    bystander.client.create("quiet", &[]);
+    let mut idle = Client::connect(&broker.address);
+    let mut waiting = Client::connect(&broker.address);
+    waiting.send(FETCH, &fetch("quiet", 0, 4000, 1));
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(3500) {
+        bystander.check();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    idle.expect_close();
+    assert_eq!(
+        waiting.fetched().error_code,
+        0,
+        "the long poll was answered"
+    );
+    // And it counts as active from its answer on, not from its question.
+    std::thread::sleep(Duration::from_millis(300));
+    waiting.send(FETCH, &fetch("quiet", 0, 0, 0));
+    assert_eq!(waiting.fetched().error_code, 0);
+    bystander.check();
+}
+
+/// Each costs a thread and a limit costs the newcomer alone.
+#[test]
+fn a_flood_of_connections_costs_the_newcomers_alone() {
+    let (_data, broker, mut bystander) = start(&["max.connections=50"]);
+    let before = broker.status("Threads:");
+    let mut flood: Vec<_> = (0..200).map(|_| Client::connect(&broker.address)).collect();
+    broker.expect_log("max.connections is reached");
+    bystander.check();
+    // Connections are taken in the order in which they came: 49 beside the bystander.
+    let refused = flood.split_off(49);
+    refused
+        .into_iter()
+        .for_each(|mut client| client.expect_close());
+    for client in &mut flood {
+        assert_eq!(client.offset("bystander", -2).error_code, 0);
+    }
+    drop(flood);
+    broker.expect_threads(before);
+    let mut again = Client::connect(&broker.address);
+    assert_eq!(again.offset("bystander", -2).error_code, 0);
+    bystander.check();
+}
+
+/// A client that asks and asks and never reads holds one thread, and nobody else.
+#[test]
+fn a_client_that_never_reads_its_answers_disturbs_nobody() {
+    let (_data, broker, mut bystander) = start(&[]);
+    bystander.client.create_with("t", 1000, &[]);
+    let mut deaf = Client::connect(&broker.address);
+    let frame = deaf.frame(12, &MetadataRequest::default());
+    // Some tens of megabytes of answers, more than the kernel keeps for one connection.
+    (0..2000).for_each(|_| deaf.send_bytes(&frame));
+    (0..3).for_each(|_| bystander.check());
+    assert!(broker.status("VmHWM:") < 100 << 10);
+}

@@ -1,0 +1,208 @@
+//! The tools of the crash tests, tested: what the preloaded library sees, and what a power cut leaves.
+
+#[path = "support/power_cut.rs"]
+mod power_cut;
+#[path = "support/shim.rs"]
+#[allow(dead_code)] // The benches use the rest of it.
+mod shim;
+
+use power_cut::Disk;
+use shim::Shim;
+use std::fs::{self, File, OpenOptions};
+use std::io::{IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Runs this test binary again under the library, in the role of the program that `role` names.
+fn run(role: &str, shim: &Shim, data: &Path, log: &Path) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "the_program", "--nocapture"]);
+    command
+        .env("POWER_CUT_ROLE", role)
+        .env("POWER_CUT_DATA", data);
+    shim.attach_recording(&mut command, data, log).unwrap();
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn sync_dir(path: &Path) {
+    File::open(path).unwrap().sync_all().unwrap();
+}
+
+/// Not a test by itself: the other tests run it as their program.
+#[test]
+fn the_program() {
+    let Ok(role) = std::env::var("POWER_CUT_ROLE") else {
+        return;
+    };
+    let data = std::env::var_os("POWER_CUT_DATA").unwrap();
+    let data = Path::new(&data);
+    match role.as_str() {
+        "changes" => make_changes(data),
+        "failing sync" => {
+            let mut file = File::create(data.join("log")).unwrap();
+            sync_dir(data);
+            file.write_all(b"lost").unwrap();
+            let error = file.sync_data().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO));
+            file.sync_data().unwrap();
+            file.write_all(b"kept").unwrap();
+            file.sync_data().unwrap();
+        }
+        "full disk" => {
+            let mut file = File::create(data.join("log")).unwrap();
+            assert_eq!(file.write(b"123456").unwrap(), 4);
+            let error = file.write(b"56").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        }
+        "slow sync" => {
+            let file = File::create(data.join("log")).unwrap();
+            let began = Instant::now();
+            std::thread::scope(|scope| {
+                for _thread in 0..4 {
+                    scope.spawn(|| file.sync_data().unwrap());
+                }
+            });
+            assert!(began.elapsed() >= Duration::from_millis(50));
+            assert!(began.elapsed() < Duration::from_millis(190), "they overlap");
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+fn make_changes(data: &Path) {
+    fs::create_dir(data.join("t-0")).unwrap();
+    let log = data.join("t-0/0.log");
+    let mut file = File::create(&log).unwrap();
+    file.write_all(b"ab").unwrap();
+    let written = file.write_vectored(&[IoSlice::new(b"cd"), IoSlice::new(b"ef")]);
+    assert_eq!(written.unwrap(), 4);
+    file.write_all_at(b"XY", 8).unwrap();
+    file.sync_data().unwrap();
+    file.write_all_at(b"not synced", 0).unwrap();
+    sync_dir(&data.join("t-0"));
+    sync_dir(data);
+
+    // Made durable under its first name: without a sync of the directory the second one is not there.
+    fs::write(data.join("small.tmp"), b"state").unwrap();
+    File::open(data.join("small.tmp"))
+        .unwrap()
+        .sync_all()
+        .unwrap();
+    sync_dir(data);
+    fs::rename(data.join("small.tmp"), data.join("small")).unwrap();
+
+    // An entry that no sync of its directory covers, though the file itself was synced.
+    File::create(data.join("t-0/1.log"))
+        .unwrap()
+        .sync_all()
+        .unwrap();
+
+    let mut old = OpenOptions::new()
+        .append(true)
+        .open(data.join("old"))
+        .unwrap();
+    old.set_len(2).unwrap();
+    old.write_all(b"!").unwrap();
+    old.sync_data().unwrap();
+    fs::remove_file(data.join("gone")).unwrap();
+    fs::copy(data.join("old"), data.join("t-0/2.log")).unwrap();
+    sync_dir(&data.join("t-0"));
+    fs::remove_dir_all(data.join("t-0")).unwrap();
+}
+
+struct Scene {
+    scratch: tempfile::TempDir,
+    shim: Shim,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        fs::create_dir(scratch.path().join("data")).unwrap();
+        let shim = Shim::new(scratch.path()).unwrap();
+        Scene { scratch, shim }
+    }
+
+    fn run(&self, role: &str) {
+        let log = self.scratch.path().join("changes");
+        run(role, &self.shim, &self.scratch.path().join("data"), &log);
+    }
+
+    /// Runs the program and cuts the power; returns the file of a name, if it is there.
+    fn after_power_cut(&self, role: &str) -> impl Fn(&str) -> Option<String> {
+        let data = self.scratch.path().join("data");
+        let log = self.scratch.path().join("changes");
+        let mut disk = Disk::load(&data).unwrap();
+        self.run(role);
+        disk.replay(&log).unwrap();
+        let image = self.scratch.path().join("image");
+        disk.write_to(&image).unwrap();
+        move |name| fs::read_to_string(image.join(name)).ok()
+    }
+}
+
+#[test]
+fn only_what_was_synced_survives() {
+    let scene = Scene::new();
+    let data = scene.scratch.path().join("data");
+    fs::write(data.join("old"), "old").unwrap();
+    fs::write(data.join("gone"), "not gone").unwrap();
+    let file = scene.after_power_cut("changes");
+    assert_eq!(file("t-0/0.log").as_deref(), Some("abcdef\0\0XY"));
+    assert_eq!(file("small.tmp").as_deref(), Some("state"));
+    assert_eq!(file("small"), None);
+    assert_eq!(file("old").as_deref(), Some("ol!"));
+    assert_eq!(file("gone").as_deref(), Some("not gone"));
+    assert_eq!(
+        file("t-0/2.log").as_deref(),
+        Some(""),
+        "a name without bytes"
+    );
+    let counts = scene.shim.counts().unwrap();
+    assert_eq!((counts.syncs, counts.directory_syncs), (4, 4));
+}
+
+#[test]
+fn what_was_not_synced_may_survive_too() {
+    let scene = Scene::new();
+    let data = scene.scratch.path().join("data");
+    fs::write(data.join("old"), "old").unwrap();
+    fs::write(data.join("gone"), "not gone").unwrap();
+    let mut disk = Disk::load(&data).unwrap();
+    scene.run("changes");
+    disk.replay(&scene.scratch.path().join("changes")).unwrap();
+    let image = scene.scratch.path().join("image");
+    disk.write_some_to(&image, || true).unwrap();
+    let file = |name: &str| fs::read_to_string(image.join(name)).ok();
+    assert_eq!(file("small").as_deref(), Some("state"));
+    assert_eq!(file("gone"), None);
+    assert!(!image.join("t-0").exists());
+}
+
+#[test]
+fn what_a_failed_sync_covered_is_lost_for_good() {
+    let scene = Scene::new();
+    scene.shim.fail_sync(2).unwrap();
+    let file = scene.after_power_cut("failing sync");
+    assert_eq!(file("log").as_deref(), Some("\0\0\0\0kept"));
+}
+
+#[test]
+fn a_full_disk_takes_what_fits() {
+    let scene = Scene::new();
+    scene.shim.set_room(Some(4)).unwrap();
+    scene.run("full disk");
+}
+
+#[test]
+fn slower_syncs_overlap() {
+    let scene = Scene::new();
+    scene
+        .shim
+        .set_sync_delay(Duration::from_millis(50))
+        .unwrap();
+    scene.run("slow sync");
+}

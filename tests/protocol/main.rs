@@ -1,0 +1,26 @@
+//! The protocol, spoken byte by byte with a running broker: each answer as Apache Kafka 4 gives it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod admin;
+mod epochs;
+mod fetch;
+mod fetch_waits;
+mod idempotence;
+mod metadata;
+mod offsets;
+mod pipelining;
+mod produce;
+mod versions;
+
+use common::Broker;
+use common::client::Client;
+
+/// A broker with a directory of its own, and a client.
+fn start(settings: &[&str]) -> (tempfile::TempDir, Broker, Client) {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    let broker = Broker::start(data.path(), settings);
+    let client = Client::connect(&broker.address);
+    (data, broker, client)
+}
