@@ -1,0 +1,47 @@
+// The neutral record form of records.py, for the clients that run on Node.
+'use strict'
+
+const fs = require('node:fs')
+
+const unhex = text => (text === null ? null : Buffer.from(text, 'hex'))
+
+// The records of the standard input as [{ key, value, headers: [[name, Buffer or null]], timestamp or undefined }].
+function read() {
+  return fs
+    .readFileSync(0, 'utf8')
+    .split('\n')
+    .filter(line => line !== '')
+    .map(line => {
+      const { k, v, h, t } = JSON.parse(line)
+      return { key: unhex(k), value: unhex(v), headers: h.map(([name, value]) => [name, unhex(value)]), timestamp: t }
+    })
+}
+
+// Cuts records into runs that stay well under the default max.message.bytes: these clients send what they are given as one batch.
+function* runs(records, bytesMax = 500_000, countMax = 1000) {
+  let run = []
+  let bytes = 0
+  for (const record of records) {
+    const size = 100 + (record.value?.length ?? 0) + (record.key?.length ?? 0)
+    if (run.length > 0 && (bytes + size > bytesMax || run.length === countMax)) {
+      yield run
+      run = []
+      bytes = 0
+    }
+    run.push(record)
+    bytes += size
+  }
+  if (run.length > 0) yield run
+}
+
+// Runs `produce BOOTSTRAP TOPIC CODEC [idempotent]`.
+function main(produce) {
+  const [verb, bootstrap, topic, codec, idempotent] = process.argv.slice(2)
+  if (verb !== 'produce') throw new Error('this client consumes only in groups')
+  produce(bootstrap, topic, codec, idempotent === 'idempotent').catch(error => {
+    console.error(error)
+    process.exit(1)
+  })
+}
+
+module.exports = { read, runs, main }
