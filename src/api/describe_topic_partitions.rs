@@ -7,10 +7,10 @@
 //! - v0 is the only version.
 
 use super::Call;
-use super::metadata::TOPIC_OPERATIONS;
+use super::metadata::{TOPIC_OPERATIONS, describe_partition};
 use crate::catalog::check_name;
 use crate::error::ErrorCode;
-use crate::storage::{Partition, Status};
+use crate::storage::Partition;
 use crate::wire::{Uuid, messages};
 
 messages! {
@@ -132,22 +132,16 @@ fn missing(name: String) -> DescribeTopicPartitionsResponseTopic {
 }
 
 fn describe(call: &Call<'_>, partition: &Partition) -> DescribeTopicPartitionsResponsePartition {
-    let node_id = call.broker.config.node_id;
-    let snapshot = partition.snapshot();
-    let online = snapshot.status == Status::Online;
+    let found = describe_partition(call, partition);
     DescribeTopicPartitionsResponsePartition {
-        error_code: if online {
-            0
-        } else {
-            ErrorCode::LeaderNotAvailable.code()
-        },
-        partition_index: partition.index,
-        leader_id: if online { node_id } else { -1 },
-        leader_epoch: snapshot.leader_epoch,
-        replica_nodes: vec![node_id],
-        isr_nodes: vec![node_id],
+        error_code: found.error_code,
+        partition_index: found.partition_index,
+        leader_id: found.leader_id,
+        leader_epoch: found.leader_epoch,
+        replica_nodes: found.replica_nodes,
+        isr_nodes: found.isr_nodes,
         eligible_leader_replicas: Some(Vec::new()),
         last_known_elr: Some(Vec::new()),
-        offline_replicas: if online { Vec::new() } else { vec![node_id] },
+        offline_replicas: found.offline_replicas,
     }
 }

@@ -22,7 +22,6 @@ use crate::error::ErrorCode;
 use crate::storage::{Partition, Status};
 use crate::wire::{Uuid, messages};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 messages! {
     MetadataRequest(3) [0-13, flexible 9+] {
@@ -249,29 +248,35 @@ fn create_missing(call: &mut Call<'_>, answers: &mut [MetadataResponseTopic]) ->
 }
 
 fn describe(call: &Call<'_>, topic: &Topic) -> MetadataResponseTopic {
-    let node_id = call.broker.config.node_id;
-    let partition = |partition: &Arc<Partition>| {
-        let snapshot = partition.snapshot();
-        let online = snapshot.status == Status::Online;
-        MetadataResponsePartition {
-            error_code: if online {
-                0
-            } else {
-                ErrorCode::LeaderNotAvailable.code()
-            },
-            partition_index: partition.index,
-            leader_id: if online { node_id } else { -1 },
-            leader_epoch: snapshot.leader_epoch,
-            replica_nodes: vec![node_id],
-            isr_nodes: vec![node_id],
-            offline_replicas: if online { Vec::new() } else { vec![node_id] },
-        }
-    };
+    let partitions = topic.partitions.iter();
     MetadataResponseTopic {
         name: Some(topic.name.to_string()),
         topic_id: topic.id,
         is_internal: topic.is_internal(),
-        partitions: topic.partitions.iter().map(partition).collect(),
+        partitions: partitions.map(|p| describe_partition(call, p)).collect(),
         ..MetadataResponseTopic::default()
+    }
+}
+
+/// One partition: led by the only node, or by nobody while its storage has failed.
+pub fn describe_partition(call: &Call<'_>, partition: &Partition) -> MetadataResponsePartition {
+    let node_id = call.broker.config.node_id;
+    let snapshot = partition.snapshot();
+    let found = MetadataResponsePartition {
+        partition_index: partition.index,
+        leader_id: node_id,
+        leader_epoch: snapshot.leader_epoch,
+        replica_nodes: vec![node_id],
+        isr_nodes: vec![node_id],
+        ..MetadataResponsePartition::default()
+    };
+    match snapshot.status {
+        Status::Online => found,
+        Status::Offline | Status::Deleted => MetadataResponsePartition {
+            error_code: ErrorCode::LeaderNotAvailable.code(),
+            leader_id: -1,
+            offline_replicas: vec![node_id],
+            ..found
+        },
     }
 }

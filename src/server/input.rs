@@ -275,15 +275,9 @@ impl Large {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pair;
     use super::*;
     use std::io::Write;
-    use std::net::TcpListener;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
 
     fn frames(chunks: &[&[u8]], max: usize) -> (Vec<Vec<u8>>, Budget, Option<Fault>) {
         let (mut far, near) = pair();

@@ -236,3 +236,11 @@ impl Open {
         drop(gone);
     }
 }
+
+/// Two ends of a connection.
+#[cfg(test)]
+pub(crate) fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (near, listener.accept().unwrap().0)
+}

@@ -46,17 +46,11 @@ fn send_slice(socket: &TcpStream, slice: &FileSlice) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pair;
     use super::*;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
     use std::sync::Arc;
     use std::thread;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
 
     #[test]
     fn spans_of_files_land_in_their_holes() {

@@ -162,14 +162,8 @@ impl<T> Inbox<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pair;
     use super::*;
-    use std::net::TcpListener;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
 
     #[test]
     fn a_push_before_the_wait_is_seen_without_waiting() {
