@@ -117,16 +117,6 @@ impl State {
         self.topics.get_mut(self.names.get(&id)?)
     }
 
-    /// The partition that a record makes: its topic's name, and its number.
-    pub fn partition_of(&self, record: &MetadataRecord) -> Option<(String, i32)> {
-        match record {
-            MetadataRecord::Partition(made) => {
-                Some((self.name_of(made.topic_id)?.into(), made.partition_id))
-            }
-            _ => None,
-        }
-    }
-
     fn forget_alike(&mut self, name: &str) {
         if let Some(plain) = plain(name)
             && let Some(alike) = self.alike.get_mut(&plain)

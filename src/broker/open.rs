@@ -17,7 +17,7 @@ use crate::sys;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
 use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,8 +50,6 @@ pub(super) struct Left<'a> {
     decoders: &'a Decoders,
     clean: bool,
     checkpoints: Checkpoints,
-    /// The partitions that the catalog did not know before this start.
-    adopted: BTreeSet<(String, i32)>,
 }
 
 /// Opens the data directory: see the broker's start order.
@@ -65,7 +63,6 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         decoders,
         clean: checkpoint::take_clean_shutdown(data)?,
         checkpoints: Checkpoints::load(data),
-        adopted: BTreeSet::new(),
     };
     let mut metadata = Metadata::open(&left)?;
     if !metadata.state.formatted {
@@ -77,12 +74,13 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     }
     let adopted = look_around(rooms, &metadata.state)?;
     metadata.append(&adopted)?;
-    left.adopted = adopted
-        .iter()
-        .filter_map(|record| metadata.state.partition_of(record))
-        .collect();
-    left.checkpoints
-        .keep(|topic, index| metadata.has(topic, index))?;
+    // A full disk must not keep the broker from starting: the lines are saved before a name is used again.
+    if let Err(error) = left
+        .checkpoints
+        .keep(|topic, index| metadata.has(topic, index))
+    {
+        log::warn!("{error}");
+    }
     let (catalog, mut jobs, all_online) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
     let Metadata {
@@ -162,13 +160,6 @@ fn identify(data: &Path, node_id: i32) -> Result<String> {
 }
 
 impl Left<'_> {
-    /// Nothing at all is known of a directory that was adopted, or where the checkpoint is lost.
-    fn recovery_point(&self, key: &(String, i32)) -> Option<i64> {
-        let saved = self.checkpoints.recovery_points.get(key).copied();
-        let made_since = self.checkpoints.are_known && !self.adopted.contains(key);
-        saved.or(made_since.then_some(0))
-    }
-
     /// Opens one log by what was left.
     pub(super) fn recover(
         &self,
@@ -181,7 +172,7 @@ impl Left<'_> {
         let start = Start {
             // The catalog's log is small, and nothing works without it: it is always read whole.
             clean: self.clean && topic != METADATA_TOPIC,
-            recovery_point: self.recovery_point(&key),
+            recovery_point: self.checkpoints.recovery_points.get(&key).copied(),
             log_start: self.checkpoints.log_starts.get(&key).copied(),
             tear_bytes_max: TURN_BYTES_PER_PARTITION_MAX,
             decoders: self.decoders,

@@ -18,9 +18,7 @@ pub struct Checkpoints {
     pub recovery_points: Offsets,
     /// The first offset.
     pub log_starts: Offsets,
-    /// Whether the last run's recovery points are known: a partition without one was made since they were saved.
-    pub are_known: bool,
-    /// Whether the files lag behind, or are not there.
+    /// Whether the files lag behind.
     unsaved: bool,
 }
 
@@ -33,13 +31,11 @@ impl Checkpoints {
                 Offsets::new()
             })
         };
-        let are_known = data.join(RECOVERY_POINTS).exists();
         Checkpoints {
             data: data.into(),
             recovery_points: read(RECOVERY_POINTS),
             log_starts: read(LOG_STARTS),
-            are_known,
-            unsaved: !are_known,
+            unsaved: false,
         }
     }
 

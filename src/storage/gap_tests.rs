@@ -3,7 +3,6 @@
 use super::super::testing::*;
 use super::*;
 use crate::error::ErrorCode;
-use std::fs;
 use tests::is_duplicate;
 
 /// A disk that lied about a sync, a restored old copy, a file cut short: the offsets up to the recovery point were
@@ -125,37 +124,6 @@ fn a_gap_is_remembered_by_later_starts() {
     }
 }
 
-/// A power cut in a turn that spans a roll: the new segment is on the disk, the old one's last batches are not.
-#[test]
-fn a_torn_roll_is_a_tear() {
-    for lose_all in [false, true] {
-        let rig = Rig::small(2000);
-        let mut log = fill(&rig, 12);
-        let old = log.view().active.base_offset();
-        let synced = size(&rig, old);
-        for _ in 0..20 {
-            log.stage(batch(1, 190, 1), 0, 1000).unwrap();
-        }
-        assert!(log.rolls_staged() >= 2);
-        log.write_staged().unwrap();
-        let new = log.view().active.base_offset();
-        drop(log);
-        set_size(&rig, old, synced);
-        if lose_all {
-            set_size(&rig, new, 0);
-        }
-        let (mut log, report) = rig.recover(Some(5));
-        assert_eq!((report.cut.unwrap().offset, report.gaps.len()), (12, 0));
-        assert!(report.epoch_bump_needed && rig.names(".torn").len() >= 2);
-        assert_eq!(append_synced(&mut log, batch(1, 190, 1)), 12);
-        assert_eq!(seen_bases(&log), bases(0..13));
-        drop(log);
-        let (log, report) = rig.recover(Some(5));
-        assert!(report.cut.is_none() && report.gaps.is_empty());
-        assert_eq!(seen_bases(&log), bases(0..13));
-    }
-}
-
 /// A rig with offsets missing at the end of segment 0; how many the next one begins at.
 fn with_hole(batches: i64) -> (Rig, i64) {
     let rig = Rig::small(2000);
@@ -168,14 +136,10 @@ fn with_hole(batches: i64) -> (Rig, i64) {
 
 /// What may have been acknowledged is never cut for a hole before it.
 #[test]
-fn a_hole_that_is_no_torn_roll_is_stepped_over() {
-    // Too much behind it: a gap, reported, and found again until the recovery point has passed it.
+fn a_hole_between_segments_is_stepped_over() {
+    // However little lies behind it: a gap, reported, and found again until the recovery point has passed it.
     let (rig, next) = with_hole(30);
-    let start = Start {
-        tear_bytes_max: 1000,
-        ..rig.start(false, Some(0))
-    };
-    let (log, report) = rig.recover_with(&start);
+    let (log, report) = rig.recover(Some(0));
     assert_eq!(the_gap(&report), next - 1..next);
     assert!(report.epoch_bump_needed && report.cut.is_none());
     assert_eq!(seen_bases(&log).len(), 29);
@@ -186,13 +150,6 @@ fn a_hole_that_is_no_torn_roll_is_stepped_over() {
         assert!(report.gaps.is_empty() && report.cut.is_none());
         assert_eq!(seen_bases(&log).len(), 29);
     }
-    // What an earlier start took out, to the segment's end.
-    let name = "00000000000000000000.log.1800.0.quarantine";
-    fs::write(rig.path(name), b"").unwrap();
-    let (log, report) = rig.recover(Some(0));
-    assert!(report.cut.is_none());
-    assert_eq!(seen_bases(&log).len(), 29);
-    drop(log);
     // A log start that was set beyond the end.
     let (rig, next) = with_hole(30);
     let start = Start {

@@ -351,6 +351,8 @@ impl Log {
     /// L10: a write failed half way. Cuts what it left, and takes back sequences and offsets with it.
     fn take_back(&mut self, made: &[(Segment, Arc<File>)]) {
         self.producers.take_back();
+        // The cut is synced with the next turn, or at the close.
+        self.keep_dirty();
         let end = self.active.tail.end_offset;
         if self.epochs.last().is_some_and(|e| e.start_offset > end) {
             let kept = self.epochs.iter().filter(|e| e.start_offset <= end);

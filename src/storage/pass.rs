@@ -34,8 +34,13 @@ pub struct Bad {
     pub offset: i64,
     /// The offset of the next good batch, wherever it lies.
     pub resumes: Option<i64>,
-    /// Something says that the batches behind it are older than this stop.
-    pub is_old: bool,
+}
+
+impl Bad {
+    /// Offsets that are missing between two segments, without any bytes.
+    pub fn is_hole(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 /// One read.
@@ -57,8 +62,6 @@ pub struct Pass<'p> {
     pub last_good: u64,
     /// The offset after it.
     pub end: i64,
-    /// Its leader epoch.
-    last_epoch: i32,
     /// The bytes of the segments before the one that is read.
     before: u64,
     said: Instant,
@@ -93,7 +96,6 @@ impl<'p> Pass<'p> {
             bad: Vec::new(),
             last_good: 0,
             end: first_offset,
-            last_epoch: -1,
             before: 0,
             said: Instant::now(),
         })
@@ -119,7 +121,7 @@ impl<'p> Pass<'p> {
             // L9, P6: through the descriptor that wrote.
             sys::sync_data(&file).context(|| format!("syncing {}", self.place.dir.display()))?;
             if let Some(next) = next {
-                self.look_for_hole(at, bytes, next)?;
+                self.look_for_hole(at, bytes, next);
             }
             self.before += bytes;
             self.report.bytes_read += bytes;
@@ -177,14 +179,13 @@ impl<'p> Pass<'p> {
             bytes,
             offset: self.end,
             resumes: None,
-            is_old: false,
         });
     }
 
-    /// A turn that spans a roll may leave its later segment on the disk and not the end of its earlier one: there is
-    /// nothing bad to see, but offsets are missing between the two. Compaction, an earlier gap, and a log start that
-    /// was set beyond the end leave the same.
-    fn look_for_hole(&mut self, at: usize, size: u64, next: i64) -> Result<()> {
+    /// Offsets missing between two segments, with nothing bad to see. No power cut leaves that: a segment is synced
+    /// before the next one begins. A disk that lies does, and compaction, an earlier gap, or a log start that was set
+    /// beyond the end. What lies behind may have been acknowledged, so it is a gap and never a tear.
+    fn look_for_hole(&mut self, at: usize, size: u64, next: i64) {
         let hole = self.end..next;
         let is_bad_already =
             |bad: &Bad| (bad.at == at && bad.bytes.end == size) || bad.offset == hole.start;
@@ -199,30 +200,22 @@ impl<'p> Pass<'p> {
             || self.bad.last().is_some_and(is_bad_already)
             || self.report.gaps.iter().any(is_known)
         {
-            return Ok(());
+            return;
         }
-        let segment = &self.found[at].segment;
         self.bad.push(Bad {
             at,
             bytes: size..size,
             log_position: self.before + size,
             offset: hole.start,
             resumes: Some(hole.end),
-            is_old: repair::has_quarantine(&self.place.dir, segment)?,
         });
-        Ok(())
     }
 
     fn add_good(&mut self, file: &File, position: u64, header: &Header) -> io::Result<()> {
         let expected = std::mem::replace(&mut self.end, header.last_offset() + 1);
         self.report.batches_read += 1;
-        let epoch = std::mem::replace(&mut self.last_epoch, header.partition_leader_epoch);
         for bad in &mut self.bad {
             bad.resumes.get_or_insert(header.base_offset);
-        }
-        // One turn has one epoch: another was begun behind the hole, knowing of it.
-        if let Some(hole) = self.bad.last_mut().filter(|bad| bad.bytes.is_empty()) {
-            hole.is_old |= hole.offset == expected && epoch != header.partition_leader_epoch;
         }
         if !self.bad.is_empty() {
             return Ok(());

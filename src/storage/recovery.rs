@@ -16,8 +16,7 @@
 //! | bad bytes, and no batch after them | **tear**: cut, kept as `.torn`; zeros at the end are cut and not kept |
 //! | bad bytes at or past the recovery point, the last batch after them ends within T | **tear** likewise, with what follows and all later segments |
 //! | any other bad bytes | **rot**: taken out, kept as `.quarantine`; the offsets are a gap that consumers step over; producers known before it may go on with any sequence |
-//! | no bad bytes, but a segment ends before the next begins: from the recovery point on, the next one of the same leader epoch, no `.quarantine` beside it, the last batch within T | **tear** of a turn that spanned a roll: the later segments are kept as `.torn` |
-//! | … likewise, but not all of that holds | a **gap**, reported |
+//! | no bad bytes, but a segment ends before the next begins, from the recovery point on | a **gap**, reported; never a tear, since a segment is synced before the next one is begun |
 //! | … before the recovery point or the log start, or no recovery point is known | left by compaction or an earlier gap: stepped over, not reported |
 //! | no room for a copy of what is cut | what was never synced is cut without one; else the partition is offline |
 //! | rot, and behind it a tear | both, each as above |
@@ -222,7 +221,7 @@ fn decide(bad: &[Bad], last_good: u64, recovery_point: i64, start: &Start<'_>) -
     let tears = |bad: &Bad| {
         let to_last_good = last_good.saturating_sub(bad.log_position);
         let unsynced = bad.offset >= recovery_point && to_last_good <= start.tear_bytes_max;
-        bad.resumes.is_none() || unsynced && !bad.is_old
+        bad.resumes.is_none() || unsynced && !bad.is_hole()
     };
     match bad.iter().position(tears) {
         Some(first) => (first, true),

@@ -185,20 +185,6 @@ pub fn excise(dir: &Path, segment: &Segment, file: &File, rotten: &[Range<u64>])
     sys::sync_dir(dir).context(what)
 }
 
-/// Whether rot was taken out of a segment before.
-pub fn has_quarantine(dir: &Path, segment: &Segment) -> Result<bool> {
-    let what = || format!("listing {}", dir.display());
-    let prefix = format!("{:020}.log.", segment.base_offset());
-    for entry in fs::read_dir(dir).context(what)? {
-        let name = entry.context(what)?.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(&prefix) && name.ends_with(".quarantine") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Saves bytes of a segment beside it, synced, but for zeros at their end.
 fn save(dir: &Path, segment: &Segment, file: &File, range: Range<u64>, suffix: &str) -> Result<()> {
     let end = end_of_content(file, &range)
