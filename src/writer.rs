@@ -5,7 +5,8 @@
 //! 1. An `acks=all` answer carries a [`Durable`], and only a turn's sync (or the topic's own flush settings,
 //!    which trade it away) makes one.
 //! 2. A turn syncs everything that it wrote before the next turn writes, so a partition never has more than a
-//!    turn's bytes, [`TURN_BYTES_PER_PARTITION_MAX`] or one batch, that a power cut may tear (promise P5).
+//!    turn's bytes, [`TURN_BYTES_PER_PARTITION_MAX`] or one batch, that a power cut may tear (promise P5). Topics
+//!    whose flush settings trade durability away are outside this bound.
 //! 3. A failed sync ends the process (P6): the page cache proves nothing afterwards.
 //! 4. Completions are pushed in log order and never block; the writer runs no foreign code.
 //!
@@ -354,6 +355,10 @@ impl Writer {
     /// Says whether the share goes on to the sync.
     fn write(&mut self, share: &mut Share) -> bool {
         if !share.has_new {
+            debug_assert!(
+                share.placed.is_empty(),
+                "a retry waits for an original of its own turn"
+            );
             return false;
         }
         let held = self

@@ -5,7 +5,7 @@
 //! line    = blank | ("#" | "!") comment | entry  a line that ends with an odd number of \ goes on in the next,
 //!                                                whose leading blanks do not count
 //! entry   = name [ separator value ]             separator: blanks, or one "=" or ":" with blanks around it
-//! escapes = \t \n \r \f \\ \uXXXX, and \x = x    in names and values
+//! escapes = \t \n \r \f \\ \uHHHH, and \x = x    in names and values
 //! ```
 //! The file is read as UTF-8 (Java reads Latin-1 and escapes the rest, which is understood here too). Blanks at
 //! a value's end are dropped, as Kafka drops them.

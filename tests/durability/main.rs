@@ -7,6 +7,7 @@ mod common;
 mod damage;
 mod failed_sync;
 mod full_disk;
+mod lost_state;
 mod power;
 #[path = "../support/power_cut.rs"]
 mod power_cut;
