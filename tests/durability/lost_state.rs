@@ -20,7 +20,7 @@ fn what_logs_have_seen_outlives_the_catalog() {
     assert!(broker.stop().success());
     fs::remove_dir_all(scene.data().join("__cluster_metadata-0")).unwrap();
     let epochs = scene.data().join("t-0/leader-epoch-checkpoint");
-    fs::write(epochs, "0\n1\n7 0\n").unwrap();
+    fs::write(&epochs, "0\n1\n7 0\n").unwrap();
     // The second start must have it from the new catalog, or find it again.
     for _ in 0..2 {
         let broker = Broker::start(&scene.data(), &[]);
@@ -37,6 +37,15 @@ fn what_logs_have_seen_outlives_the_catalog() {
     let broker = Broker::start(&scene.data(), &[]);
     let mut client = Client::connect(&broker.address).unwrap();
     assert_eq!(heard(&mut client, "t", 0), ["old", "new", "new"]);
+    assert!(broker.stop().success());
+    // A log that is ahead of a catalog which is there: a crash came between the two.
+    fs::write(&epochs, "0\n2\n7 0\n9 3\n").unwrap();
+    let broker = Broker::start(&scene.data(), &[]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    say(&mut client, "t", "newest").unwrap().unwrap();
+    let stored = client.fetch_all("t", 0);
+    let epoch = stored.last().unwrap().header.partition_leader_epoch;
+    assert_eq!(epoch, 9, "an epoch never falls");
 }
 
 /// L8: a log that the last start could not open was not recovered, so the next one must not believe in a clean stop.
