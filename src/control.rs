@@ -1,43 +1,32 @@
-//! The control thread: one thread that owns every change of the catalog, later also groups and transactions.
+//! The control thread: one thread that owns every change of the catalog and every group, later transactions too.
 //!
-//! Owns: the catalog's [`State`], the block of producer ids, and the partitions' directories from the day they
-//! are made to the day they are renamed away. Mailbox in, effects out. Invariants:
-//! 1. A change is planned on the state, committed to `__cluster_metadata-0` by the writer, and only when its
-//!    records are synced applied, carried out and answered; one change at a time, so no plan is ever stale.
-//! 2. A producer id is handed out only from a block whose record is synced.
-//! 3. A topic's directory is renamed away only after its RemoveTopicRecord is synced and the writer let go of it.
-//!
-//! May lose data: L6 (topic deletion).
+//! Owns: the mailbox, and the order in which what is in it is taken up. Mailbox in, effects out: what is to be
+//! durable goes to the writer, and its outcome comes back through the mailbox.
 
+mod changes;
 mod checkpoints;
 mod plan;
 mod rooms;
 
+pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
 pub use plan::{
     Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, partition_record, topic_records,
 };
 pub use rooms::{Rooms, log_settings, partition_dir, unlink_in_background};
 
-use crate::batch::builder::Builder;
-use crate::batch::check::Checked;
-use crate::catalog::{METADATA_TOPIC, Published, State, Topic};
-use crate::config::{Config, TopicConfig};
+use crate::catalog::{Published, State};
 use crate::error::{ErrorCode, Result};
 use crate::lock::{Mutex, Rank};
 use crate::server::waiting::{Outcome, Ticket};
-use crate::storage::{Partition, Status};
-use crate::wire::Uuid;
-use crate::wire::metadata_records::{MetadataRecord, ProducerIdsRecord};
-use crate::writer::{
-    Acks, Append, Appended, Caller, Completion, Job, Queue, RecoveryPoints, Refusal,
-};
+use crate::storage::Partition;
+use crate::writer::{Appended, Caller, Queue, RecoveryPoints, Refusal};
+use changes::Changes;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::{Arc, Condvar};
 
-/// The producer ids that one record reserves (Kafka's `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
-const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
+/// The token of the catalog's appends, of which one is under way at most.
+const CATALOG_TOKEN: u64 = 0;
 
 /// What connections ask of the control thread.
 pub enum Request {
@@ -76,7 +65,10 @@ enum Event {
         caller: Arc<Caller>,
         ticket: Ticket,
     },
-    Committed(Result<Appended, Refusal>),
+    Committed {
+        token: u64,
+        result: Result<Appended, Refusal>,
+    },
     Dropped,
     RecoveryPoints(RecoveryPoints),
     Stop,
@@ -108,9 +100,9 @@ impl Mailbox {
         });
     }
 
-    /// From the writer: the append that control waits for is done.
-    pub fn committed(&self, result: Result<Appended, Refusal>) {
-        self.post(Event::Committed(result));
+    /// From the writer: the append that control knows by `token` is done.
+    pub fn committed(&self, token: u64, result: Result<Appended, Refusal>) {
+        self.post(Event::Committed { token, result });
     }
 
     /// From the writer: it let go of the logs that it was told to.
@@ -147,28 +139,14 @@ impl Mailbox {
 /// Whom to answer.
 type Reply = (Arc<Caller>, Ticket);
 
-/// A change whose records are being committed, or whose logs are being let go of.
-enum Change {
-    Create(Plan, Reply),
-    Grow(Plan, Reply),
-    Delete(Plan, Reply),
-    Dropping(Plan, Vec<Arc<Partition>>, Reply),
-    ProducerIds(MetadataRecord, Reply),
+fn answer((caller, ticket): Reply, answer: Answer) {
+    caller.inbox.push(ticket, Outcome::Control(answer));
 }
 
 /// The thread's own state.
 pub struct Control {
     mailbox: Arc<Mailbox>,
-    writer: Arc<Queue>,
-    config: Arc<Config>,
-    rooms: Rooms,
-    checkpoints: Checkpoints,
-    state: State,
-    published: Arc<Published>,
-    metadata: Arc<Partition>,
-    producer_ids: Range<i64>,
-    busy: Option<Change>,
-    waiting: VecDeque<(Request, Reply)>,
+    changes: Changes,
     stopping: bool,
 }
 
@@ -183,311 +161,45 @@ impl Control {
         published: Arc<Published>,
         metadata: Arc<Partition>,
     ) -> Control {
-        Control {
-            mailbox,
+        let changes = Changes::new(
+            mailbox.clone(),
             writer,
-            config: rooms.config.clone(),
             rooms,
             checkpoints,
             state,
             published,
             metadata,
-            producer_ids: 0..0,
-            busy: None,
-            waiting: VecDeque::new(),
+        );
+        Control {
+            mailbox,
+            changes,
             stopping: false,
         }
     }
 
     /// Runs until it is told to stop and no change is in hand; gives the checkpoints back for the last save.
     pub fn run(mut self) -> Checkpoints {
-        while !(self.stopping && self.busy.is_none()) {
+        while !(self.stopping && self.changes.is_idle()) {
             match self.mailbox.next() {
+                Event::Request { .. } if self.stopping => {}
                 Event::Request {
                     request,
                     caller,
                     ticket,
-                } => self.waiting.push_back((request, (caller, ticket))),
-                Event::Committed(result) => self.committed(result),
-                Event::Dropped => self.dropped(),
-                Event::RecoveryPoints(points) => {
-                    // Hints: what cannot be saved costs the next start time, and is tried again in a minute.
-                    warn(self.checkpoints.update(&points));
-                }
-                Event::Stop => self.stopping = true,
-            }
-            while self.busy.is_none() && !self.stopping {
-                let Some((request, reply)) = self.waiting.pop_front() else {
-                    break;
-                };
-                self.begin(request, reply);
-            }
-        }
-        self.checkpoints
-    }
-
-    fn begin(&mut self, request: Request, reply: Reply) {
-        let (state, config) = (&self.state, &self.config);
-        match request {
-            Request::CreateTopics {
-                topics,
-                validate_only,
-            } => {
-                // Without randomness two topics would have one id, so there is no going on.
-                let new_id = || Uuid::random().expect("getrandom works once the system is up");
-                let plan = plan::create_topics(state, config, topics, new_id);
-                self.commit_unless(validate_only, plan, reply, Change::Create);
-            }
-            Request::CreatePartitions {
-                topics,
-                validate_only,
-            } => {
-                let plan = plan::create_partitions(state, config, &topics);
-                self.commit_unless(validate_only, plan, reply, Change::Grow);
-            }
-            Request::DeleteTopics(topics) => {
-                let plan = plan::delete_topics(state, config, &topics);
-                self.commit_unless(false, plan, reply, Change::Delete);
-            }
-            Request::NewProducerId => match self.producer_ids.next() {
-                Some(id) => answer(reply, Answer::ProducerId(Ok(id))),
-                None => {
-                    let record = MetadataRecord::ProducerIds(ProducerIdsRecord {
-                        broker_id: config.node_id,
-                        broker_epoch: 0,
-                        next_producer_id: state.next_producer_id + PRODUCER_IDS_PER_BLOCK,
-                    });
-                    self.commit(std::slice::from_ref(&record));
-                    self.busy = Some(Change::ProducerIds(record, reply));
-                }
-            },
-        }
-    }
-
-    fn commit_unless(
-        &mut self,
-        validate_only: bool,
-        plan: Plan,
-        reply: Reply,
-        change: fn(Plan, Reply) -> Change,
-    ) {
-        if validate_only || plan.records.is_empty() {
-            return answer(reply, Answer::Topics(plan.topics));
-        }
-        self.commit(&plan.records);
-        self.busy = Some(change(plan, reply));
-    }
-
-    fn commit(&self, records: &[MetadataRecord]) {
-        let completion = Completion::Control(self.mailbox.clone());
-        let (partition, batch) = (self.metadata.clone(), batch_of(records));
-        self.writer.submit([Job::Append(Append {
-            partition,
-            batch,
-            acks: Acks::All,
-            completion,
-        })]);
-    }
-
-    fn committed(&mut self, result: Result<Appended, Refusal>) {
-        let Some(change) = self.busy.take() else {
-            return;
-        };
-        if let Err(refusal) = result {
-            return fail(change, refusal.code);
-        }
-        match change {
-            Change::Create(plan, reply) => self.create(plan, reply),
-            Change::Grow(plan, reply) => self.grow(plan, reply),
-            Change::Delete(plan, reply) => self.delete(plan, reply),
-            Change::ProducerIds(record, reply) => {
-                let first = self.state.next_producer_id;
-                self.state.apply(&record);
-                self.producer_ids = first..self.state.next_producer_id;
-                self.begin(Request::NewProducerId, reply);
-            }
-            Change::Dropping(..) => self.busy = Some(change),
-        }
-    }
-
-    fn create(&mut self, mut plan: Plan, reply: Reply) {
-        plan.records
-            .iter()
-            .for_each(|record| self.state.apply(record));
-        let mut made = Vec::new();
-        for planned in plan
-            .topics
-            .iter_mut()
-            .filter(|planned| planned.fault.is_none())
-        {
-            let name: Arc<str> = planned.name.as_deref().unwrap_or_default().into();
-            // The plan checked the settings on this very state.
-            let Ok(config) = TopicConfig::new(&self.config, &planned.overrides) else {
-                continue;
-            };
-            let partitions = self.make_partitions(planned, &name, &config, 0..planned.partitions);
-            let (id, overrides) = (planned.id, planned.overrides.clone());
-            made.push(Arc::new(Topic {
-                name,
-                id,
-                partitions,
-                overrides,
-                config,
-            }));
-        }
-        self.published
-            .change(|catalog| made.into_iter().for_each(|topic| catalog.insert(topic)));
-        answer(reply, Answer::Topics(plan.topics));
-    }
-
-    fn grow(&mut self, mut plan: Plan, reply: Reply) {
-        plan.records
-            .iter()
-            .for_each(|record| self.state.apply(record));
-        let catalog = self.published.get();
-        let mut grown = Vec::new();
-        for planned in plan
-            .topics
-            .iter_mut()
-            .filter(|planned| planned.fault.is_none())
-        {
-            let Some(topic) = catalog.by_id(planned.id) else {
-                continue;
-            };
-            let first = topic.partitions.len() as i32;
-            let more = self.make_partitions(
-                planned,
-                &topic.name,
-                &topic.config,
-                first..planned.partitions,
-            );
-            grown.push(Arc::new(Topic {
-                name: topic.name.clone(),
-                id: topic.id,
-                partitions: topic.partitions.iter().cloned().chain(more).collect(),
-                overrides: topic.overrides.clone(),
-                config: topic.config.clone(),
-            }));
-        }
-        self.published
-            .change(|catalog| grown.into_iter().for_each(|topic| catalog.insert(topic)));
-        answer(reply, Answer::Topics(plan.topics));
-    }
-
-    /// Makes and hands over partitions; one whose directory cannot be made is offline until the next start, when
-    /// it is made again, and the topic's answer says so.
-    fn make_partitions(
-        &mut self,
-        planned: &mut Planned,
-        name: &Arc<str>,
-        config: &TopicConfig,
-        indexes: Range<i32>,
-    ) -> Vec<Arc<Partition>> {
-        let is_new = |topic: &str, index: i32| *topic == **name && indexes.contains(&index);
-        // A deletion that could not save its checkpoints, on a full disk, left that to this.
-        let forgotten = self.checkpoints.keep(|topic, index| !is_new(topic, index));
-        let mut jobs = Vec::new();
-        let make = |index| {
-            let (partition, log) = self.rooms.make(name, planned.id, index, config);
-            let partition = Arc::new(partition);
-            match log {
-                Ok(log) => jobs.push(self.rooms.adopt(partition.clone(), log, config)),
-                Err(error) => {
-                    log::error!("{name}-{index}: {error}");
-                    planned.fault = Some((ErrorCode::KafkaStorageError, error.to_string()));
+                } => self.changes.ask(request, (caller, ticket)),
+                Event::Committed {
+                    token: CATALOG_TOKEN,
+                    result,
+                } => self.changes.committed(result),
+                Event::Committed { .. } => {}
+                Event::Dropped => self.changes.dropped(),
+                Event::RecoveryPoints(points) => self.changes.save(&points),
+                Event::Stop => {
+                    self.stopping = true;
+                    self.changes.abandon_waiting();
                 }
             }
-            partition
-        };
-        let mut partitions: Vec<Arc<Partition>> = indexes.map(make).collect();
-        if let Err(error) = forgotten.and_then(|()| self.rooms.sync()) {
-            log::error!("{name}: {error}");
-            // P1: without the directory's entry nothing in it can be acknowledged.
-            planned.fault = Some((ErrorCode::KafkaStorageError, error.to_string()));
-            partitions
-                .iter_mut()
-                .for_each(|partition| partition.set_status(Status::Offline));
-            return partitions;
         }
-        self.writer.submit(jobs);
-        partitions
+        self.changes.into_checkpoints()
     }
-
-    fn delete(&mut self, plan: Plan, reply: Reply) {
-        plan.records
-            .iter()
-            .for_each(|record| self.state.apply(record));
-        let catalog = self.published.get();
-        let gone = plan.topics.iter().filter(|planned| planned.fault.is_none());
-        let topics: Vec<Arc<Topic>> = gone
-            .filter_map(|planned| catalog.by_id(planned.id).cloned())
-            .collect();
-        self.published
-            .change(|catalog| topics.iter().for_each(|topic| catalog.remove(&topic.name)));
-        let partitions: Vec<Arc<Partition>> = topics
-            .iter()
-            .flat_map(|topic| topic.partitions.clone())
-            .collect();
-        self.writer.submit([Job::Drop {
-            partitions: partitions.clone(),
-            mailbox: self.mailbox.clone(),
-        }]);
-        self.busy = Some(Change::Dropping(plan, partitions, reply));
-    }
-
-    fn dropped(&mut self) {
-        match self.busy.take() {
-            Some(Change::Dropping(plan, partitions, reply)) => {
-                self.rooms.remove(&partitions);
-                let state = &self.state;
-                warn(
-                    self.checkpoints.keep(|topic, _| {
-                        topic == METADATA_TOPIC || state.topics.contains_key(topic)
-                    }),
-                );
-                answer(reply, Answer::Topics(plan.topics));
-            }
-            other => self.busy = other,
-        }
-    }
-}
-
-fn answer((caller, ticket): Reply, answer: Answer) {
-    caller.inbox.push(ticket, Outcome::Control(answer));
-}
-
-/// The records were not committed, so nothing has changed.
-fn fail(change: Change, code: ErrorCode) {
-    match change {
-        Change::Create(mut plan, reply)
-        | Change::Grow(mut plan, reply)
-        | Change::Delete(mut plan, reply) => {
-            for planned in plan
-                .topics
-                .iter_mut()
-                .filter(|planned| planned.fault.is_none())
-            {
-                planned.fault = Some((code, "The change could not be recorded.".into()));
-            }
-            answer(reply, Answer::Topics(plan.topics));
-        }
-        Change::ProducerIds(_, reply) => answer(reply, Answer::ProducerId(Err(code))),
-        Change::Dropping(..) => {}
-    }
-}
-
-fn warn(result: Result<()>) {
-    if let Err(error) = result {
-        log::warn!("{error}");
-    }
-}
-
-/// Records as one batch of the catalog's log.
-pub fn batch_of(records: &[MetadataRecord]) -> Checked {
-    let now_ms = crate::writer::wall_clock_ms();
-    let mut batch = Builder::new(now_ms);
-    for record in records {
-        batch.add(None, Some(&record.encode()), &[], now_ms);
-    }
-    Checked::own(batch.build())
 }

@@ -89,8 +89,8 @@ impl From<Refused> for Refusal {
 pub enum Completion {
     /// A connection's inbox.
     Connection(Arc<Caller>, Ticket),
-    /// The control thread, which has one append under way at most.
-    Control(Arc<control::Mailbox>),
+    /// The control thread, which knows the append by this token.
+    Control(Arc<control::Mailbox>, u64),
 }
 
 /// A connection as the writer knows it.
@@ -133,7 +133,7 @@ impl Completion {
                 pace.answered(&caller.credit);
                 caller.inbox.push(ticket, Outcome::Append(result));
             }
-            Completion::Control(mailbox) => mailbox.committed(result),
+            Completion::Control(mailbox, token) => mailbox.committed(token, result),
         }
     }
 }
