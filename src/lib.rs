@@ -14,7 +14,8 @@
 //! 5. [`server`]: a connection, its thread, its pipelining; how it waits ([`server::waiting`]) and sends
 //!    ([`server::reply`]).
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
-//! 7. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings.
+//! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
+//! 8. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings.
 //!
 //! # A produced byte's way
 //!
@@ -70,6 +71,7 @@ pub mod compress;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod group;
 pub mod lock;
 pub mod server;
 pub mod storage;

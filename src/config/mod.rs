@@ -8,6 +8,7 @@
 //! or [`TopicConfig`] that exists was checked as a whole. 3. Every refusal is one line that names the setting.
 
 mod describe;
+mod groups;
 mod properties;
 mod table;
 mod value;
@@ -232,6 +233,7 @@ impl Config {
                 self.decompression_window_bytes_max, self.decompression_memory_bytes_max
             )));
         }
+        groups::check(self)?;
         let controllers = &self.controller_listener_names;
         let is_ours = |e: &Endpoint| !controllers.iter().any(|c| c.eq_ignore_ascii_case(&e.name));
         self.listeners.retain(is_ours);

@@ -144,6 +144,47 @@ settings! {
         "How many idempotent producers are remembered over all partitions, to tell their retries; the one idle longest is forgotten first. Ottla's own.";
     recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce, <- &[],
         "How many threads read logs back after an unclean stop.";
+
+    group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms" = Some("3000"), AtLeast(0), InForce, <- &[],
+        "How long an empty group that is joined waits for more members before its first assignment.";
+    group_min_session_timeout_ms: i32, "group.min.session.timeout.ms" = Some("6000"), AtLeast(0), InForce, <- &[],
+        "The shortest session time-out that a member of a classic group may ask for.";
+    group_max_session_timeout_ms: i32, "group.max.session.timeout.ms" = Some("1800000"), AtLeast(0), InForce, <- &[],
+        "The longest session time-out that a member of a classic group may ask for.";
+    group_max_size: i32, "group.max.size" = Some("2147483647"), AtLeast(1), InForce, <- &[],
+        "How many members a classic group may have.";
+    group_coordinator_rebalance_protocols: Vec<String>, "group.coordinator.rebalance.protocols" = Some("classic,consumer"), EachOf(&["classic", "consumer"]), InForce, <- &[],
+        "The group protocols that are served; `classic` must be one of them.";
+    group_consumer_session_timeout_ms: i32, "group.consumer.session.timeout.ms" = Some("45000"), AtLeast(1), InForce, <- &[],
+        "How long a member of a group of the consumer protocol may stay silent before it is taken out.";
+    group_consumer_min_session_timeout_ms: i32, "group.consumer.min.session.timeout.ms" = Some("45000"), AtLeast(1), InForce, <- &[],
+        "The shortest consumer.session.timeout.ms that a group may be given.";
+    group_consumer_max_session_timeout_ms: i32, "group.consumer.max.session.timeout.ms" = Some("60000"), AtLeast(1), InForce, <- &[],
+        "The longest consumer.session.timeout.ms that a group may be given.";
+    group_consumer_heartbeat_interval_ms: i32, "group.consumer.heartbeat.interval.ms" = Some("5000"), AtLeast(1), InForce, <- &[],
+        "How often a member of a group of the consumer protocol is told to send heartbeats.";
+    group_consumer_min_heartbeat_interval_ms: i32, "group.consumer.min.heartbeat.interval.ms" = Some("5000"), AtLeast(1), InForce, <- &[],
+        "The shortest consumer.heartbeat.interval.ms that a group may be given.";
+    group_consumer_max_heartbeat_interval_ms: i32, "group.consumer.max.heartbeat.interval.ms" = Some("15000"), AtLeast(1), InForce, <- &[],
+        "The longest consumer.heartbeat.interval.ms that a group may be given.";
+    group_consumer_max_size: i32, "group.consumer.max.size" = Some("2147483647"), AtLeast(1), InForce, <- &[],
+        "How many members a group of the consumer protocol may have.";
+    group_consumer_assignors: Vec<String>, "group.consumer.assignors" = Some("uniform,range"), EachOf(&["uniform", "range"]), InForce, <- &[],
+        "The assignors of the consumer protocol; the first is the one for groups that name none.";
+    group_consumer_migration_policy: String, "group.consumer.migration.policy" = Some("bidirectional"), OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), InForce, <- &[],
+        "Which way a group with members may change between the classic and the consumer protocol.";
+    group_consumer_regex_refresh_interval_ms: i32, "group.consumer.regex.refresh.interval.ms" = Some("600000"), AtLeast(10_000), InForce, <- &[],
+        "How often the topics that a subscription's regular expression matches are looked up anew.";
+    offset_metadata_bytes_max: i32, "offset.metadata.max.bytes" = Some("4096"), AtLeast(0), InForce, <- &[],
+        "The longest metadata, in bytes, that may stand beside a committed offset.";
+    offsets_retention_minutes: i32, "offsets.retention.minutes" = Some("10080"), AtLeast(1), InForce, <- &[],
+        "How long the offsets of an empty group, or those committed without a group, are kept.";
+    offsets_retention_check_interval_ms: i64, "offsets.retention.check.interval.ms" = Some("600000"), AtLeast(1), InForce, <- &[],
+        "How often offsets that were kept long enough are looked for.";
+    offsets_topic_num_partitions: i32, "offsets.topic.num.partitions" = Some("1"), AtLeast(1), InForce, <- &[],
+        "How many partitions the topic of committed offsets is made with; not to be changed afterwards. Kafka's default, for many brokers, is 50.";
+    offsets_topic_segment_bytes: i32, "offsets.topic.segment.bytes" = Some("104857600"), AtLeast(1), InForce, <- &[],
+        "The segment.bytes of the topic of committed offsets.";
 }
 
 /// Rows of the broker that no code has to look at.
@@ -178,6 +219,16 @@ pub(super) const BROKER_UNREAD: &[Setting] = rows! {
         "A connection's receive buffer. Kafka's default is 102400.";
     "max.incremental.fetch.session.cache.slots": i32 = Some("0"), AtLeast(0), NoEffect("fetch sessions are declined, so each fetch names all it wants"), <- &[],
         "How many fetch sessions are remembered. Kafka's default is 1000.";
+    "offsets.commit.timeout.ms": i32 = Some("5000"), AtLeast(1), NoEffect("a commit is answered when it is synced, which no replica can delay"), <- &[],
+        "How long a commit of offsets waits for replicas.";
+    "offsets.load.buffer.size": i32 = Some("5242880"), AtLeast(1), NoEffect("committed offsets are read batch by batch"), <- &[],
+        "The read size with which committed offsets are loaded.";
+    "offsets.topic.compression.codec": i32 = Some("0"), Between(0, 0), Fixed("the broker's own records are written uncompressed"), <- &[],
+        "The compression of the topic of committed offsets.";
+    "group.coordinator.threads": i32 = Some("1"), AtLeast(1), NoEffect("one thread owns all groups"), <- &[],
+        "Threads that run the group coordinator.";
+    "group.coordinator.append.linger.ms": i32 = Some("5"), AtLeast(0), NoEffect("the writer's group commit collects what groups write"), <- &[],
+        "How long the group coordinator collects records before it writes them.";
     "log.retention.check.interval.ms": i64 = Some("300000"), AtLeast(1), NO_RETENTION, <- &[],
         "How often logs are looked at for segments to delete.";
 };

@@ -1,0 +1,38 @@
+//! ConsumerGroupHeartbeat (key 68): a member of a group whose partitions the broker assigns (KIP-848).
+//!
+//! # Version notes
+//! - v1: regular expressions; the member makes its own id (KIP-1082).
+
+use crate::wire::{Uuid, messages};
+
+messages! {
+    ConsumerGroupHeartbeatRequest(68) [0-1, flexible 0+] {
+        group_id: String [0+],
+        member_id: String [0+],
+        member_epoch: i32 [0+],
+        instance_id: Option<String> [0+],
+        rack_id: Option<String> [0+],
+        rebalance_timeout_ms: i32 [0+] = -1,
+        subscribed_topic_names: Option<Vec<String>> [0+],
+        subscribed_topic_regex: Option<String> [1+],
+        server_assignor: Option<String> [0+],
+        topic_partitions: Option<Vec<TopicPartitions>> [0+],
+    }
+    TopicPartitions {
+        topic_id: Uuid [0+],
+        partitions: Vec<i32> [0+],
+    }
+
+    ConsumerGroupHeartbeatResponse(68) [0-1, flexible 0+] {
+        throttle_time_ms: i32 [0+],
+        error_code: i16 [0+],
+        error_message: Option<String> [0+],
+        member_id: Option<String> [0+],
+        member_epoch: i32 [0+],
+        heartbeat_interval_ms: i32 [0+],
+        assignment: Option<Assignment> [0+],
+    }
+    Assignment {
+        topic_partitions: Vec<TopicPartitions> [0+],
+    }
+}

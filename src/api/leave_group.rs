@@ -1,0 +1,31 @@
+//! LeaveGroup (key 13): members leave a group, by their ids or by their static names.
+//!
+//! # Version notes
+//! - v1: throttle time. v2: throttling happens after the response (KIP-219). v3: many members at once (KIP-345).
+//! - v4: flexible (KIP-482). v5: a reason (KIP-800).
+
+use crate::wire::messages;
+
+messages! {
+    LeaveGroupRequest(13) [0-5, flexible 4+] {
+        group_id: String [0+],
+        member_id: String [0-2],
+        members: Vec<MemberIdentity> [3+],
+    }
+    MemberIdentity {
+        member_id: String [3+],
+        group_instance_id: Option<String> [3+],
+        reason: Option<String> [5+],
+    }
+
+    LeaveGroupResponse(13) [0-5, flexible 4+] {
+        throttle_time_ms: i32 [1+],
+        error_code: i16 [0+],
+        members: Vec<MemberResponse> [3+],
+    }
+    MemberResponse {
+        member_id: String [3+],
+        group_instance_id: Option<String> [3+],
+        error_code: i16 [3+],
+    }
+}
