@@ -1,24 +1,26 @@
 //! The broker: owns everything, and says in which order it starts and stops.
 //!
 //! ```text
-//! start  lock, meta.properties, clean-shutdown marker off, catalog, logs (recovery)     open.rs
+//! start  lock, meta.properties, clean-shutdown marker off, catalog, logs (recovery), groups     open.rs
 //!        writer, control, and only then the listening sockets
 //! stop   accept, connections (what is pending is answered), control, writer (syncs and closes every log),
 //!        checkpoints, and last the clean-shutdown marker
 //! ```
-//! Invariants: nothing is served before every log is recovered; the clean-shutdown marker is written only if every
+//! Invariants: nothing is served before every log is recovered and every group is loaded; the clean-shutdown marker is written only if every
 //! step before it succeeded. May lose data: L8 (a false clean-shutdown marker).
 
 mod directories;
 mod metadata;
 mod open;
+mod replay;
 
 use crate::budget::Budget;
-use crate::catalog::Published;
+use crate::catalog;
 use crate::compress::Decoders;
-use crate::config::{Config, Endpoint};
-use crate::control::{Control, Mailbox, Rooms};
+use crate::config::{self, Config, Endpoint};
+use crate::control::{Begin, Control, Mailbox, Rooms};
 use crate::error::{Context, Error, Result};
+use crate::lock::Rank;
 use crate::server::Server;
 use crate::storage::{self, checkpoint};
 use crate::sys;
@@ -43,12 +45,12 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 
 /// What the threads share.
 pub struct Broker {
-    /// The settings.
-    pub config: Arc<Config>,
+    /// The settings, which change while the broker runs.
+    pub settings: Arc<config::Published>,
     /// The cluster's id, from `meta.properties`.
     pub cluster_id: String,
     /// The topics.
-    pub catalog: Arc<Published>,
+    pub catalog: Arc<catalog::Published>,
     /// The way to the writer.
     pub writer: Arc<Queue>,
     /// The way to the control thread.
@@ -61,16 +63,22 @@ pub struct Broker {
     pub frames: Budget,
     /// The memory that requests of many array elements, and their answers, unfold into.
     pub elements: Budget,
-    /// How many connections may be open: `max.connections`, or what there are descriptors for.
-    pub connections_max: usize,
+    /// How many connections there are descriptors for.
+    pub connections_possible: usize,
     /// Set when the broker begins to stop.
     pub stopping: AtomicBool,
 }
 
 impl Broker {
+    /// The settings of this moment.
+    pub fn config(&self) -> Arc<Config> {
+        self.settings.get()
+    }
+
     /// The address that is advertised to a client that connected to `local`, if one is configured.
-    pub fn advertised(&self, local: SocketAddr) -> Option<&Endpoint> {
-        let listeners = &self.config.listeners;
+    pub fn advertised(&self, local: SocketAddr) -> Option<Endpoint> {
+        let config = self.config();
+        let listeners = &config.listeners;
         let has_port = |listener: &&Endpoint| listener.port == local.port();
         // Two may have one port, on two addresses; a name, or a port of the kernel's choice, tells nothing.
         let ip = local.ip().to_canonical();
@@ -80,7 +88,7 @@ impl Broker {
             .find(|listener| has_port(listener) && has_address(listener))
             .or(listeners.iter().find(has_port))
             .or(listeners.first())?;
-        self.config.advertised(&listener.name)
+        config.advertised(&listener.name).cloned()
     }
 }
 
@@ -93,18 +101,23 @@ pub fn run(config: Config) -> Result<()> {
     // Before any thread: all inherit the mask.
     sys::block_stop_signals().context(|| "blocking signals".into())?;
     sys::limit_malloc_arenas(MALLOC_ARENAS);
-    let (broker, rooms, opened) = prepare(Arc::new(config))?;
+    let (broker, rooms, opened) = prepare(config)?;
     let writer = Writer::new(broker.writer.clone(), broker.control.clone());
     broker.writer.submit(opened.jobs);
     let writer = spawn("writer", move || writer.run())?;
+    let begin = Begin {
+        rooms,
+        checkpoints: opened.checkpoints,
+        state: opened.state,
+        metadata: opened.metadata,
+        groups: opened.groups,
+        time: opened.time,
+    };
     let control = Control::new(
         broker.control.clone(),
         broker.writer.clone(),
-        rooms,
-        opened.checkpoints,
-        opened.state,
         broker.catalog.clone(),
-        opened.metadata,
+        begin,
     );
     let control = spawn("control", move || control.run())?;
     // A port that is taken must not make the stop unclean.
@@ -114,7 +127,7 @@ pub fn run(config: Config) -> Result<()> {
     broker.writer.close();
     checkpoints.update(&join(writer)??)?;
     match opened.all_online {
-        true => checkpoint::write_clean_shutdown(&broker.config.data_dir)?,
+        true => checkpoint::write_clean_shutdown(&broker.config().data_dir)?,
         false => log::warn!("a log could not be opened; the next start recovers"),
     }
     log::info!("stopped");
@@ -123,7 +136,7 @@ pub fn run(config: Config) -> Result<()> {
 
 /// Accepts connections until SIGTERM or SIGINT; on return all are answered and closed.
 fn serve(broker: &Arc<Broker>, started: Instant) -> Result<()> {
-    let server = Arc::new(Server::bind(broker.clone(), &broker.config.listeners)?);
+    let server = Arc::new(Server::bind(broker.clone(), &broker.config().listeners)?);
     let accept = {
         let server = server.clone();
         spawn("accept", move || server.run())?
@@ -143,13 +156,13 @@ fn serve(broker: &Arc<Broker>, started: Instant) -> Result<()> {
     Ok(())
 }
 
-fn prepare(config: Arc<Config>) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
+fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
     let descriptors =
         sys::raise_descriptor_limit().context(|| "raising the limit of open files".into())?;
     let descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
     let for_storage = (descriptors / 2).clamp(16, 1 << 20);
     let for_connections = descriptors.saturating_sub(for_storage) / DESCRIPTORS_PER_CONNECTION;
-    let connections_max = for_connections.clamp(1, config.connections_max as u64);
+    let connections_possible = for_connections.max(1);
     let storage = Arc::new(storage::Shared::new(
         for_storage as usize,
         config.producers_max as usize,
@@ -159,18 +172,25 @@ fn prepare(config: Arc<Config>) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
         decompression,
         config.decompression_window_bytes_max as usize,
     );
+    let config = Arc::new(config);
+    let settings = Arc::new(config::Published::new(Rank::Settings, config.clone()));
     let rooms = Rooms {
         data: config.data_dir.clone(),
-        config: config.clone(),
+        settings: settings.clone(),
         storage: storage.clone(),
     };
     let mut opened = open::open(&rooms, &decoders)?;
     if for_connections < config.connections_max as u64 {
-        log::info!("no more than {connections_max} connections: the limit of open files is low");
+        log::info!(
+            "no more than {connections_possible} connections: the limit of open files is low"
+        );
     }
     let broker = Broker {
         cluster_id: std::mem::take(&mut opened.cluster_id),
-        catalog: Arc::new(Published::new(std::mem::take(&mut opened.catalog))),
+        catalog: Arc::new(catalog::Published::new(
+            Rank::Catalog,
+            Arc::new(std::mem::take(&mut opened.catalog)),
+        )),
         writer: Arc::new(Queue::new(Duration::from_millis(
             config.group_commit_linger_ms as u64,
         ))),
@@ -180,9 +200,9 @@ fn prepare(config: Arc<Config>) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
         frames: Budget::new(config.queued_request_bytes_max as u64),
         // Such requests are rare and refused, not queued, when there is no room: half as much is plenty.
         elements: Budget::new(config.queued_request_bytes_max as u64 / 2),
-        connections_max: connections_max as usize,
+        connections_possible: connections_possible as usize,
         stopping: AtomicBool::new(false),
-        config,
+        settings,
     };
     Ok((Arc::new(broker), rooms, opened))
 }

@@ -5,22 +5,33 @@
 //! partitions in it, published through [`Published`]. Invariants: a topic's id never comes back; a partition's
 //! leader epoch never falls; a name has passed [`check_name`] before any path is built from it.
 
-use crate::config::TopicConfig;
-use crate::lock::{Mutex, Rank};
+use crate::config::{Dynamic, Overrides, TopicConfig};
+use crate::lock;
 use crate::storage::Partition;
 use crate::wire::Uuid;
-use crate::wire::metadata_records::MetadataRecord;
+use crate::wire::metadata_records::{ConfigRecord, MetadataRecord};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The topic that holds the catalog itself, as KRaft names it.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
 
+/// The topic that holds groups and their offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// KRaft's fixed id of [`METADATA_TOPIC`].
 pub const METADATA_TOPIC_ID: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
 /// `ConfigRecord`'s resource type of a topic (Kafka's `ConfigResource.Type`).
 pub const RESOURCE_TOPIC: i8 = 2;
+/// That of a broker, by its id; without a name, of all brokers.
+pub const RESOURCE_BROKER: i8 = 4;
+/// That of a broker's loggers, which no record holds.
+pub const RESOURCE_BROKER_LOGGER: i8 = 8;
+/// That of a subscription to clients' metrics (KIP-714).
+pub const RESOURCE_CLIENT_METRICS: i8 = 16;
+/// That of a consumer group (KIP-848).
+pub const RESOURCE_GROUP: i8 = 32;
 
 /// Kafka's limit for topic names (`Topic.MAX_NAME_LENGTH`).
 const NAME_BYTES_MAX: usize = 249;
@@ -31,7 +42,7 @@ pub struct TopicState {
     /// Its id.
     pub id: Uuid,
     /// Its own settings, over the broker's.
-    pub overrides: BTreeMap<String, String>,
+    pub overrides: Overrides,
     /// The leader epoch of each partition.
     pub leader_epochs: Vec<i32>,
 }
@@ -45,6 +56,8 @@ pub struct State {
     pub removed: HashSet<Uuid>,
     /// The first producer id that no block was recorded for.
     pub next_producer_id: i64,
+    /// The settings of all that is no topic, by resource type and name; none is empty.
+    pub settings: BTreeMap<(i8, String), Overrides>,
     /// Whether the first record of all, the metadata version, is there.
     pub formatted: bool,
     names: HashMap<Uuid, String>,
@@ -92,10 +105,15 @@ impl State {
             }
             MetadataRecord::Config(config) if config.resource_type == RESOURCE_TOPIC => {
                 if let Some(topic) = self.topics.get_mut(&config.resource_name) {
-                    match &config.value {
-                        Some(value) => topic.overrides.insert(config.name.clone(), value.clone()),
-                        None => topic.overrides.remove(&config.name),
-                    };
+                    set(&mut topic.overrides, config);
+                }
+            }
+            MetadataRecord::Config(config) => {
+                let resource = (config.resource_type, config.resource_name.clone());
+                let settings = self.settings.entry(resource.clone()).or_default();
+                set(settings, config);
+                if settings.is_empty() {
+                    self.settings.remove(&resource);
                 }
             }
             MetadataRecord::RemoveTopic(removed) => {
@@ -128,6 +146,28 @@ impl State {
         }
     }
 
+    /// What was set of a resource; nothing if it is not there.
+    pub fn settings_of(&self, resource_type: i8, name: &str) -> Overrides {
+        let settings = match resource_type {
+            RESOURCE_TOPIC => self.topics.get(name).map(|topic| &topic.overrides),
+            _ => self.settings.get(&(resource_type, name.to_owned())),
+        };
+        settings.cloned().unwrap_or_default()
+    }
+
+    /// What was set of this node, of all brokers and of groups.
+    pub fn dynamic(&self, node_id: i32) -> Dynamic {
+        let groups = self.settings.iter();
+        Dynamic {
+            cluster: self.settings_of(RESOURCE_BROKER, ""),
+            node: self.settings_of(RESOURCE_BROKER, &node_id.to_string()),
+            groups: groups
+                .filter(|((kind, _), _)| *kind == RESOURCE_GROUP)
+                .map(|((_, id), settings)| (id.clone(), settings.clone()))
+                .collect(),
+        }
+    }
+
     /// The topic whose name differs from `name` only in '.' against '_', which metrics cannot tell apart.
     pub fn collision(&self, name: &str) -> Option<&str> {
         let mut alike = self.alike.get(&plain(name)?)?.iter();
@@ -138,6 +178,13 @@ impl State {
     pub fn name_of(&self, id: Uuid) -> Option<&str> {
         self.names.get(&id).map(String::as_str)
     }
+}
+
+fn set(settings: &mut Overrides, record: &ConfigRecord) {
+    match &record.value {
+        Some(value) => settings.insert(record.name.clone(), value.clone()),
+        None => settings.remove(&record.name),
+    };
 }
 
 /// `PartitionChangeRecord.leader` when the leader stays (Kafka's `LeaderConstants.NO_LEADER_CHANGE`).
@@ -155,7 +202,7 @@ pub struct Topic {
     /// Its partitions, by number.
     pub partitions: Vec<Arc<Partition>>,
     /// Its own settings, as they were set.
-    pub overrides: BTreeMap<String, String>,
+    pub overrides: Overrides,
     /// Its settings in force.
     pub config: TopicConfig,
 }
@@ -174,10 +221,7 @@ impl Topic {
 
 /// Whether a topic of this name is one that the broker keeps for itself.
 pub fn is_internal(name: &str) -> bool {
-    matches!(
-        name,
-        METADATA_TOPIC | "__consumer_offsets" | "__transaction_state"
-    )
+    matches!(name, METADATA_TOPIC | OFFSETS_TOPIC | "__transaction_state")
 }
 
 /// All topics at one moment; immutable.
@@ -225,31 +269,7 @@ impl Catalog {
 }
 
 /// The catalog that is published now.
-pub struct Published {
-    /// Guards the pointer alone; the catalog behind it never changes.
-    current: Mutex<Arc<Catalog>>,
-}
-
-impl Published {
-    /// Publishes the first catalog.
-    pub fn new(catalog: Catalog) -> Published {
-        Published {
-            current: Mutex::new(Rank::Catalog, Arc::new(catalog)),
-        }
-    }
-
-    /// The catalog of this moment.
-    pub fn get(&self) -> Arc<Catalog> {
-        self.current.lock().clone()
-    }
-
-    /// Publishes a changed copy. Only the control thread calls it, so no change is lost between two callers.
-    pub fn change(&self, change: impl FnOnce(&mut Catalog)) {
-        let mut catalog = Catalog::clone(&self.get());
-        change(&mut catalog);
-        *self.current.lock() = Arc::new(catalog);
-    }
-}
+pub type Published = lock::Published<Catalog>;
 
 /// Checks a topic's name as Kafka does; the error is Kafka's sentence, made for INVALID_TOPIC_EXCEPTION.
 pub fn check_name(name: &str) -> Result<(), String> {
@@ -288,6 +308,29 @@ mod tests {
         for name in ["a", "...", "a.b_c-D9", &"x".repeat(249)] {
             assert!(check_name(name).is_ok(), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_resource_without_settings_is_forgotten() {
+        let mut state = State::default();
+        let record = |resource_type, resource_name: &str, value: Option<&str>| {
+            MetadataRecord::Config(ConfigRecord {
+                resource_type,
+                resource_name: resource_name.into(),
+                name: "a".into(),
+                value: value.map(str::to_owned),
+            })
+        };
+        for (kind, name, value) in [(4, "", "1"), (4, "7", "2"), (32, "g", "3")] {
+            state.apply(&record(kind, name, Some(value)));
+        }
+        let dynamic = state.dynamic(7);
+        assert_eq!((&*dynamic.cluster["a"], &*dynamic.node["a"]), ("1", "2"));
+        assert_eq!(dynamic.groups["g"]["a"], "3");
+        assert_eq!(state.dynamic(8).node, Overrides::new());
+        state.apply(&record(32, "g", None));
+        state.apply(&record(2, "no such topic", Some("4")));
+        assert_eq!(state.settings.len(), 2);
     }
 
     #[test]

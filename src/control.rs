@@ -5,28 +5,39 @@
 
 mod changes;
 mod checkpoints;
+mod clock;
+mod coordinator;
 mod plan;
 mod rooms;
+mod settings;
 
 pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
+pub use clock::BrokerTime;
 pub use plan::{
     Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, partition_record, topic_records,
 };
 pub use rooms::{Rooms, log_settings, partition_dir, unlink_in_background};
+pub use settings::{NewSetting, NewSettings, SettingsPlan};
 
 use crate::catalog::{Published, State};
 use crate::error::{ErrorCode, Result};
+use crate::group::{self, Asker, Groups};
 use crate::lock::{Mutex, Rank};
 use crate::server::waiting::{Outcome, Ticket};
 use crate::storage::Partition;
 use crate::writer::{Appended, Caller, Queue, RecoveryPoints, Refusal};
 use changes::Changes;
+use coordinator::Coordinator;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
+use std::time::{Duration, Instant};
 
 /// The token of the catalog's appends, of which one is under way at most.
 const CATALOG_TOKEN: u64 = 0;
+
+/// The longest sleep, so that no sum of times can overflow.
+const TICK_MS_MAX: u64 = 86_400_000;
 
 /// What connections ask of the control thread.
 pub enum Request {
@@ -46,8 +57,28 @@ pub enum Request {
         /// Only say what would happen.
         validate_only: bool,
     },
+    /// Change settings.
+    AlterConfigs {
+        /// Of what, and how.
+        resources: Vec<NewSettings>,
+        /// Only say what would happen.
+        validate_only: bool,
+    },
     /// A producer id that nobody had before.
     NewProducerId,
+    /// The topic of committed offsets, made if it is not there.
+    OffsetsTopic,
+    /// Of the group coordinator.
+    Group {
+        /// What is asked.
+        request: Box<group::Request>,
+        /// The request's version.
+        version: i16,
+        /// The client's name for itself.
+        client_id: String,
+        /// Where it comes from, as Kafka shows it: `/127.0.0.1`.
+        client_host: String,
+    },
 }
 
 /// What the control thread answers.
@@ -55,8 +86,14 @@ pub enum Request {
 pub enum Answer {
     /// Topic by topic, in the order of the request.
     Topics(Vec<Planned>),
+    /// Why each resource's settings were not changed, if so, in the order of the request.
+    Configs(Vec<Option<Fault>>),
     /// A producer id.
     ProducerId(Result<i64, ErrorCode>),
+    /// Whether the topic of committed offsets is there.
+    OffsetsTopic(ErrorCode),
+    /// The group coordinator's.
+    Group(Box<group::Response>),
 }
 
 enum Event {
@@ -125,19 +162,23 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
-    fn next(&self) -> Event {
+    /// The next event; `None` after `limit_ms` without one.
+    fn next(&self, limit_ms: u64) -> Option<Event> {
+        let deadline = Instant::now() + Duration::from_millis(limit_ms.min(TICK_MS_MAX));
         let mut events = self.events.lock();
         loop {
+            let left = deadline.saturating_duration_since(Instant::now());
             match events.pop_front() {
-                Some(event) => return event,
-                None => events = events.wait(&self.arrived),
+                Some(event) => return Some(event),
+                None if left.is_zero() => return None,
+                None => events = events.wait_for(&self.arrived, left),
             }
         }
     }
 }
 
 /// Whom to answer.
-type Reply = (Arc<Caller>, Ticket);
+pub type Reply = (Arc<Caller>, Ticket);
 
 fn answer((caller, ticket): Reply, answer: Answer) {
     caller.inbox.push(ticket, Outcome::Control(answer));
@@ -147,59 +188,119 @@ fn answer((caller, ticket): Reply, answer: Answer) {
 pub struct Control {
     mailbox: Arc<Mailbox>,
     changes: Changes,
+    coordinator: Coordinator,
     stopping: bool,
 }
 
+/// What the thread begins with, as it was read from the data directory.
+pub struct Begin {
+    /// The partitions' directories.
+    pub rooms: Rooms,
+    /// The checkpoints.
+    pub checkpoints: Checkpoints,
+    /// What the catalog's records say.
+    pub state: State,
+    /// The catalog's own partition.
+    pub metadata: Arc<Partition>,
+    /// The groups.
+    pub groups: Groups<Reply>,
+    /// Broker time.
+    pub time: BrokerTime,
+}
+
 impl Control {
-    /// The thread's state at start: `state` is what was read from `metadata`, and `published` what recovery opened.
+    /// The thread's state at start; `published` is what recovery opened.
     pub fn new(
         mailbox: Arc<Mailbox>,
         writer: Arc<Queue>,
-        rooms: Rooms,
-        checkpoints: Checkpoints,
-        state: State,
         published: Arc<Published>,
-        metadata: Arc<Partition>,
+        begin: Begin,
     ) -> Control {
+        let coordinator = Coordinator::new(
+            begin.groups,
+            begin.time,
+            mailbox.clone(),
+            writer.clone(),
+            published.clone(),
+        );
         let changes = Changes::new(
             mailbox.clone(),
             writer,
-            rooms,
-            checkpoints,
-            state,
+            begin.rooms,
+            begin.checkpoints,
+            begin.state,
             published,
-            metadata,
+            begin.metadata,
         );
         Control {
             mailbox,
             changes,
+            coordinator,
             stopping: false,
         }
     }
 
     /// Runs until it is told to stop and no change is in hand; gives the checkpoints back for the last save.
     pub fn run(mut self) -> Checkpoints {
+        let mut limit_ms = self.coordinator.tick(&self.changes);
         while !(self.stopping && self.changes.is_idle()) {
-            match self.mailbox.next() {
-                Event::Request { .. } if self.stopping => {}
-                Event::Request {
-                    request,
-                    caller,
-                    ticket,
-                } => self.changes.ask(request, (caller, ticket)),
-                Event::Committed {
-                    token: CATALOG_TOKEN,
-                    result,
-                } => self.changes.committed(result),
-                Event::Committed { .. } => {}
-                Event::Dropped => self.changes.dropped(),
-                Event::RecoveryPoints(points) => self.changes.save(&points),
-                Event::Stop => {
-                    self.stopping = true;
-                    self.changes.abandon_waiting();
-                }
+            if let Some(event) = self.mailbox.next(limit_ms) {
+                self.take(event);
+            }
+            let deleted = self.changes.take_deleted();
+            if !deleted.is_empty() {
+                self.coordinator.forget(deleted, &self.changes);
+            }
+            self.coordinator.send_unsent(&mut self.changes);
+            limit_ms = self.coordinator.tick(&self.changes);
+        }
+        self.changes.save_time(&self.coordinator.time());
+        self.changes.into_checkpoints()
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Request { .. } if self.stopping => {}
+            Event::Request {
+                request:
+                    Request::Group {
+                        request,
+                        version,
+                        client_id,
+                        client_host,
+                    },
+                caller,
+                ticket,
+            } => {
+                let asker = Asker {
+                    version,
+                    client_id,
+                    client_host,
+                    waiter: (caller, ticket),
+                };
+                self.coordinator.ask(*request, asker, &self.changes);
+            }
+            Event::Request {
+                request,
+                caller,
+                ticket,
+            } => self.changes.ask(request, (caller, ticket)),
+            Event::Committed {
+                token: CATALOG_TOKEN,
+                result,
+            } => self.changes.committed(result),
+            Event::Committed { token, result } => {
+                self.coordinator.committed(token, result, &self.changes);
+            }
+            Event::Dropped => self.changes.dropped(),
+            Event::RecoveryPoints(points) => {
+                self.changes.save(&points);
+                self.changes.save_time(&self.coordinator.time());
+            }
+            Event::Stop => {
+                self.stopping = true;
+                self.changes.abandon_waiting();
             }
         }
-        self.changes.into_checkpoints()
     }
 }

@@ -15,7 +15,8 @@
 //!    ([`server::reply`]).
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
 //! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
-//! 8. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings.
+//! 8. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
+//!    and those in force, which change while the broker runs.
 //!
 //! # A produced byte's way
 //!

@@ -6,7 +6,7 @@
 #[cfg(debug_assertions)]
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The lock order, lowest first. A lock's comment at its definition says what it guards.
@@ -18,6 +18,8 @@ pub enum Rank {
     Control,
     /// The published catalog.
     Catalog,
+    /// The published settings.
+    Settings,
     /// A partition's published view and its waiting fetches.
     Partition,
     /// The writer's queue.
@@ -121,6 +123,42 @@ impl<T> DerefMut for Guard<'_, T> {
 impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
         left(self.rank);
+    }
+}
+
+/// An immutable value that is replaced as a whole: readers take the current one and keep it as long as they like.
+pub struct Published<T> {
+    /// Guards the pointer alone; the value behind it never changes.
+    current: Mutex<Arc<T>>,
+}
+
+impl<T> Published<T> {
+    /// Publishes the first value.
+    pub const fn new(rank: Rank, value: Arc<T>) -> Published<T> {
+        Published {
+            current: Mutex::new(rank, value),
+        }
+    }
+
+    /// The value of this moment.
+    pub fn get(&self) -> Arc<T> {
+        self.current.lock().clone()
+    }
+
+    /// Publishes another value.
+    pub fn set(&self, value: Arc<T>) {
+        let old = std::mem::replace(&mut *self.current.lock(), value);
+        // The last owner frees it outside the lock.
+        drop(old);
+    }
+}
+
+impl<T: Clone> Published<T> {
+    /// Publishes a changed copy. Only one thread may do so, or changes are lost between two.
+    pub fn change(&self, change: impl FnOnce(&mut T)) {
+        let mut value = T::clone(&self.get());
+        change(&mut value);
+        self.set(Arc::new(value));
     }
 }
 

@@ -311,6 +311,19 @@ pub fn limit_malloc_arenas(count: i32) {
     let _ = count;
 }
 
+/// CLOCK_BOOTTIME in ms: it never jumps, and goes on while the machine sleeps.
+pub fn boot_clock_ms() -> i64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes one timespec; the clock exists since Linux 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut now) };
+    #[allow(clippy::unnecessary_cast)] // 32-bit machines have narrower fields
+    let (seconds, nanoseconds) = (now.tv_sec as i64, now.tv_nsec as i64);
+    seconds * 1000 + nanoseconds / 1_000_000
+}
+
 /// Fills `bytes` with the kernel's random bytes (getrandom(2)).
 pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;

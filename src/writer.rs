@@ -162,6 +162,11 @@ impl Writer {
                 };
                 self.held.insert(held.partition.serial, held);
             }
+            Job::Configure {
+                partition,
+                settings,
+                flush,
+            } => self.configure(partition.serial, settings, flush),
             Job::Drop {
                 partitions,
                 mailbox,

@@ -3,6 +3,9 @@
 //! # Version notes
 //! - v1: each member's type.
 
+use super::{Call, Ended, GROUP_OPERATIONS};
+use crate::group::{Read, Request, Response};
+use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
 
 messages! {
@@ -46,5 +49,28 @@ messages! {
         assignment: Assignment [0+],
         target_assignment: Assignment [0+],
         member_type: i8 [1+] = -1,
+    }
+}
+
+/// Describes groups; who asks is told what may be done to them, if it asks for that.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: ConsumerGroupDescribeRequest,
+) -> Result<ConsumerGroupDescribeResponse, Ended> {
+    let asks = request.include_authorized_operations;
+    let read = Request::Read(Read::DescribeConsumer(request));
+    match call.ask_group(version, read, Watch::Failure)? {
+        Response::DescribedConsumer(mut response) => {
+            for group in response
+                .groups
+                .iter_mut()
+                .filter(|group| asks && group.error_code == 0)
+            {
+                group.authorized_operations = GROUP_OPERATIONS;
+            }
+            Ok(response)
+        }
+        _ => Err(Ended),
     }
 }

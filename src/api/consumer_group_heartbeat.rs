@@ -3,6 +3,9 @@
 //! # Version notes
 //! - v1: regular expressions; the member makes its own id (KIP-1082).
 
+use super::{Call, Ended};
+use crate::group::{Ask, Request, Response, Told};
+use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
 
 messages! {
@@ -34,5 +37,21 @@ messages! {
     }
     Assignment {
         topic_partitions: Vec<TopicPartitions> [0+],
+    }
+}
+
+/// Asks the group and waits for its answer.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: ConsumerGroupHeartbeatRequest,
+) -> Result<ConsumerGroupHeartbeatResponse, Ended> {
+    match call.ask_group(
+        version,
+        Request::Member(Box::new(Ask::ConsumerHeartbeat(request))),
+        Watch::Failure,
+    )? {
+        Response::Member(Told::ConsumerHeartbeat(response)) => Ok(response),
+        _ => Err(Ended),
     }
 }

@@ -115,7 +115,7 @@ fn result(call: &Call<'_>, name: String, planned: Planned) -> CreatableTopicResu
             ..CreatableTopicResult::default()
         };
     }
-    let settings = describe_topic(&call.broker.config, &planned.overrides).into_iter();
+    let settings = describe_topic(&call.broker.config(), &planned.overrides).into_iter();
     let configs = settings.map(|setting| CreatableTopicConfigs {
         name: setting.name.into(),
         value: setting.value,

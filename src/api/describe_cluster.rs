@@ -56,7 +56,7 @@ pub fn handle(
         };
     }
     let (host, port) = call.advertised();
-    let node_id = call.broker.config.node_id;
+    let node_id = call.broker.config().node_id;
     DescribeClusterResponse {
         cluster_id: call.broker.cluster_id.clone(),
         controller_id: node_id,

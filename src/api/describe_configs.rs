@@ -4,6 +4,7 @@
 //! - Every setting that is documented is told, with its default, its source and its synonyms.
 //! - Null keys, and no keys, ask for all settings.
 //! - A resource that is named twice is described once.
+//! - There are no loggers, and no subscriptions to metrics of clients: both are described as without settings.
 //!
 //! # Version notes
 //! - v0 is gone since Kafka 4 (KIP-896). v1: source and synonyms of a setting (KIP-226).
@@ -11,8 +12,14 @@
 //! - v4: flexible (KIP-482).
 
 use super::Call;
-use crate::catalog::{RESOURCE_TOPIC, check_name};
-use crate::config::{DescribedSetting, DescribedSynonym, describe_broker, describe_topic};
+use crate::catalog::{
+    RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
+    RESOURCE_TOPIC, check_name,
+};
+use crate::config::{
+    DescribedSetting, DescribedSynonym, describe_broker, describe_cluster, describe_group,
+    describe_topic,
+};
 use crate::control::Fault;
 use crate::error::ErrorCode;
 use crate::wire::messages;
@@ -58,17 +65,21 @@ messages! {
     }
 }
 
-/// `ConfigResource.Type` of a broker.
-const RESOURCE_BROKER: i8 = 4;
-
-/// About as many settings as a resource has.
-const SETTINGS: usize = 45;
+/// About as many settings as a topic has, and as a broker has.
+const TOPIC_SETTINGS: usize = 40;
+const BROKER_SETTINGS: usize = 130;
 
 /// The most settings that an answer tells.
 pub fn rows_max(request: &DescribeConfigsRequest) -> usize {
-    let of_resource = |resource: &DescribeConfigsResource| match &resource.configuration_keys {
-        Some(keys) if !keys.is_empty() => keys.len().min(SETTINGS),
-        _ => SETTINGS,
+    let of_resource = |resource: &DescribeConfigsResource| {
+        let all = match resource.resource_type {
+            RESOURCE_BROKER => BROKER_SETTINGS,
+            _ => TOPIC_SETTINGS,
+        };
+        match &resource.configuration_keys {
+            Some(keys) if !keys.is_empty() => keys.len().min(all),
+            _ => all,
+        }
     };
     resources(request).map(of_resource).sum()
 }
@@ -115,7 +126,7 @@ fn settings(
     call: &Call<'_>,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribedSetting>, Fault> {
-    let (config, name) = (&call.broker.config, &resource.resource_name);
+    let (config, name) = (&call.broker.config(), &resource.resource_name);
     match resource.resource_type {
         RESOURCE_TOPIC => {
             check_name(name).map_err(|sentence| (ErrorCode::InvalidTopicException, sentence))?;
@@ -127,21 +138,35 @@ fn settings(
                 )),
             }
         }
-        // An empty name asks for the defaults of all brokers, which are dynamic settings: there are none.
-        RESOURCE_BROKER if name.is_empty() => Ok(Vec::new()),
-        RESOURCE_BROKER if name.parse() == Ok(config.node_id) => Ok(describe_broker(config)),
+        RESOURCE_BROKER if name.is_empty() => Ok(describe_cluster(config)),
         RESOURCE_BROKER => {
-            let expected = config.node_id;
-            let sentence = format!(
-                "Unexpected broker id, expected {expected} or empty string, but received {name}"
-            );
-            Err((ErrorCode::InvalidRequest, sentence))
+            check_node_id(config.node_id, name, " or empty string,")?;
+            Ok(describe_broker(config))
         }
-        other => Err((
-            ErrorCode::InvalidRequest,
-            format!("Unsupported resource type: {other}"),
-        )),
+        RESOURCE_BROKER_LOGGER if name.is_empty() => invalid("Broker id must not be empty"),
+        RESOURCE_BROKER_LOGGER => check_node_id(config.node_id, name, "").map(|()| Vec::new()),
+        RESOURCE_CLIENT_METRICS if name.is_empty() => {
+            invalid("Client metrics subscription name must not be empty")
+        }
+        RESOURCE_CLIENT_METRICS => Ok(Vec::new()),
+        RESOURCE_GROUP if name.is_empty() => invalid("Group name must not be empty"),
+        RESOURCE_GROUP => Ok(describe_group(config, name)),
+        other => invalid(&format!("Unsupported resource type: {other}")),
     }
+}
+
+fn check_node_id(node_id: i32, name: &str, or: &str) -> Result<(), Fault> {
+    match name.parse::<i32>() {
+        Ok(id) if id == node_id => Ok(()),
+        Ok(_) => invalid(&format!(
+            "Unexpected broker id, expected {node_id}{or} but received {name}"
+        )),
+        Err(_) => invalid(&format!("Broker id must be an integer, but it is: {name}")),
+    }
+}
+
+fn invalid<T>(sentence: &str) -> Result<T, Fault> {
+    Err((ErrorCode::InvalidRequest, sentence.into()))
 }
 
 fn row(

@@ -4,6 +4,9 @@
 //! - v1: throttle time. v2: throttling happens after the response (KIP-219). v3: authorized operations (KIP-430).
 //! - v4: static members (KIP-345). v5: flexible (KIP-482). v6: GROUP_ID_NOT_FOUND, with a message (KIP-1043).
 
+use super::{Call, Ended, GROUP_OPERATIONS};
+use crate::group::{Read, Request, Response};
+use crate::server::waiting::Watch;
 use crate::wire::messages;
 
 messages! {
@@ -33,5 +36,28 @@ messages! {
         client_host: String [0+],
         member_metadata: Vec<u8> [0+],
         member_assignment: Vec<u8> [0+],
+    }
+}
+
+/// Describes groups; who asks is told what may be done to them, if it asks for that.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: DescribeGroupsRequest,
+) -> Result<DescribeGroupsResponse, Ended> {
+    let asks = request.include_authorized_operations;
+    let read = Request::Read(Read::Describe(request, version));
+    match call.ask_group(version, read, Watch::Failure)? {
+        Response::Described(mut response) => {
+            for group in response
+                .groups
+                .iter_mut()
+                .filter(|group| asks && group.error_code == 0)
+            {
+                group.authorized_operations = GROUP_OPERATIONS;
+            }
+            Ok(response)
+        }
+        _ => Err(Ended),
     }
 }

@@ -146,7 +146,7 @@ pub fn handle(
             ..FetchResponse::default()
         });
     }
-    let bytes_max = call.broker.config.fetch_bytes_max;
+    let bytes_max = call.broker.config().fetch_bytes_max;
     request.max_bytes = request.max_bytes.clamp(0, bytes_max);
     // More than an answer can hold would never be there.
     request.min_bytes = request.min_bytes.clamp(0, request.max_bytes);

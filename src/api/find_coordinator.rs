@@ -9,6 +9,9 @@
 //! - v3: flexible (KIP-482). v4: many keys at once (KIP-699).
 //! - v5: TRANSACTION_ABORTABLE may come back (KIP-890). v6: share groups (KIP-932), which are not served.
 
+use super::{Call, Ended};
+use crate::control::{Answer, Request};
+use crate::error::ErrorCode;
 use crate::wire::messages;
 
 messages! {
@@ -35,4 +38,50 @@ messages! {
         error_code: i16 [4+],
         error_message: Option<String> [4+],
     }
+}
+
+const KEY_GROUP: i8 = 0;
+const KEY_TRANSACTION: i8 = 1;
+
+/// Names this node for every group.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: FindCoordinatorRequest,
+) -> Result<FindCoordinatorResponse, Ended> {
+    let found = match request.key_type {
+        KEY_GROUP => match call.ask(Request::OffsetsTopic)? {
+            Answer::OffsetsTopic(code) => code,
+            _ => ErrorCode::UnknownServerError,
+        },
+        // Here it then hears from InitProducerId that transactions are not served, instead of asking for ever.
+        KEY_TRANSACTION => ErrorCode::None,
+        _ => ErrorCode::InvalidRequest,
+    };
+    let (host, port) = match found {
+        ErrorCode::None => call.advertised(),
+        _ => (String::new(), -1),
+    };
+    let node_id = match found {
+        ErrorCode::None => call.broker.config().node_id,
+        _ => -1,
+    };
+    let mut response = FindCoordinatorResponse::default();
+    if version >= 4 {
+        let coordinator = |key: String| Coordinator {
+            key,
+            node_id,
+            host: host.clone(),
+            port,
+            error_code: found.code(),
+            error_message: Some(found.name().into()),
+        };
+        let keys = request.coordinator_keys.into_iter();
+        response.coordinators = keys.map(coordinator).collect();
+    } else {
+        response.error_code = found.code();
+        response.error_message = Some(found.name().into());
+        (response.node_id, response.host, response.port) = (node_id, host, port);
+    }
+    Ok(response)
 }

@@ -52,6 +52,6 @@ pub fn handle(
             ..InitProducerIdResponse::default()
         },
         Answer::ProducerId(Err(code)) => refused(code),
-        Answer::Topics(_) => refused(ErrorCode::UnknownServerError),
+        _ => refused(ErrorCode::UnknownServerError),
     })
 }

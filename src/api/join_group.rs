@@ -9,6 +9,9 @@
 //! - v5: static members (KIP-345). v6: flexible (KIP-482). v7: the protocol's type in the answer (KIP-559).
 //! - v8: a reason (KIP-800). v9: the leader may be told to keep the assignment that there is (KIP-814).
 
+use super::{Call, Ended};
+use crate::group::{Ask, Request, Response, Told};
+use crate::server::waiting::Watch;
 use crate::wire::messages;
 
 messages! {
@@ -42,5 +45,21 @@ messages! {
         member_id: String [0+],
         group_instance_id: Option<String> [5+],
         metadata: Vec<u8> [0+],
+    }
+}
+
+/// Asks the group and waits for its answer, which may take minutes.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: JoinGroupRequest,
+) -> Result<JoinGroupResponse, Ended> {
+    match call.ask_group(
+        version,
+        Request::Member(Box::new(Ask::Join(request))),
+        Watch::HangUp,
+    )? {
+        Response::Member(Told::Join(response)) => Ok(response),
+        _ => Err(Ended),
     }
 }

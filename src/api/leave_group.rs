@@ -4,6 +4,9 @@
 //! - v1: throttle time. v2: throttling happens after the response (KIP-219). v3: many members at once (KIP-345).
 //! - v4: flexible (KIP-482). v5: a reason (KIP-800).
 
+use super::{Call, Ended};
+use crate::group::{Ask, Request, Response, Told};
+use crate::server::waiting::Watch;
 use crate::wire::messages;
 
 messages! {
@@ -27,5 +30,21 @@ messages! {
         member_id: String [3+],
         group_instance_id: Option<String> [3+],
         error_code: i16 [3+],
+    }
+}
+
+/// Asks the group and waits for its answer.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: LeaveGroupRequest,
+) -> Result<LeaveGroupResponse, Ended> {
+    match call.ask_group(
+        version,
+        Request::Member(Box::new(Ask::Leave(request))),
+        Watch::Failure,
+    )? {
+        Response::Member(Told::Leave(response)) => Ok(response),
+        _ => Err(Ended),
     }
 }

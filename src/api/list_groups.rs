@@ -4,6 +4,9 @@
 //! - v1: throttle time. v2: throttling happens after the response (KIP-219). v3: flexible (KIP-482).
 //! - v4: states, and a choice of them (KIP-518). v5: types, and a choice of them (KIP-848).
 
+use super::{Call, Ended};
+use crate::group::{Read, Request, Response};
+use crate::server::waiting::Watch;
 use crate::wire::messages;
 
 messages! {
@@ -22,5 +25,18 @@ messages! {
         protocol_type: String [0+],
         group_state: String [4+],
         group_type: String [5+],
+    }
+}
+
+/// Lists the groups.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: ListGroupsRequest,
+) -> Result<ListGroupsResponse, Ended> {
+    let read = Request::Read(Read::List(request));
+    match call.ask_group(version, read, Watch::Failure)? {
+        Response::List(response) => Ok(response),
+        _ => Err(Ended),
     }
 }

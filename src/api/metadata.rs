@@ -113,7 +113,7 @@ pub fn handle(
             .collect(),
         Some(asked) => {
             let may_create =
-                request.allow_auto_topic_creation && call.broker.config.auto_create_topics_enable;
+                request.allow_auto_topic_creation && call.broker.config().auto_create_topics_enable;
             // A name of few bytes makes an answer of many, so one that is there twice is answered once, as in Kafka.
             let by_id = asked.iter().any(|topic| topic.topic_id != Uuid::ZERO);
             let mut seen = HashSet::new();
@@ -135,7 +135,7 @@ pub fn handle(
         found.for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
     }
     let (host, port) = call.advertised();
-    let node_id = call.broker.config.node_id;
+    let node_id = call.broker.config().node_id;
     Ok(MetadataResponse {
         brokers: vec![MetadataResponseBroker {
             node_id,
@@ -260,7 +260,7 @@ fn describe(call: &Call<'_>, topic: &Topic) -> MetadataResponseTopic {
 
 /// One partition: led by the only node, or by nobody while its storage has failed.
 pub fn describe_partition(call: &Call<'_>, partition: &Partition) -> MetadataResponsePartition {
-    let node_id = call.broker.config.node_id;
+    let node_id = call.broker.config().node_id;
     let snapshot = partition.snapshot();
     let found = MetadataResponsePartition {
         partition_index: partition.index,

@@ -3,6 +3,7 @@
 //! A handler is a function from a request to a response, on its connection's thread. Behind its message tables it
 //! says what the broker does; the version notes on top of each file say what each version changed.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
@@ -17,9 +18,11 @@ pub mod describe_topic_partitions;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
@@ -36,6 +39,7 @@ use crate::broker::Broker;
 use crate::budget::Charge;
 use crate::control::{Answer, Request};
 use crate::error::ErrorCode;
+use crate::group;
 use crate::server::waiting::{Outcome, Ticket, Watch, Woken};
 use crate::storage::{Partition, Snapshot, Status};
 use crate::wire::primitives::{ELEMENT_BYTES, ELEMENTS_FREE};
@@ -106,6 +110,42 @@ apis! {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, version| metadata::handle(call, version, request))
     },
+    offset_commit::OffsetCommitRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| offset_commit::handle(call, version, request))
+    },
+    offset_fetch::OffsetFetchRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| offset_fetch::handle(call, version, request))
+    },
+    find_coordinator::FindCoordinatorRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| find_coordinator::handle(call, version, request))
+    },
+    join_group::JoinGroupRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| join_group::handle(call, version, request))
+    },
+    heartbeat::HeartbeatRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| heartbeat::handle(call, version, request))
+    },
+    leave_group::LeaveGroupRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| leave_group::handle(call, version, request))
+    },
+    sync_group::SyncGroupRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| sync_group::handle(call, version, request))
+    },
+    describe_groups::DescribeGroupsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| describe_groups::handle(call, version, request))
+    },
+    list_groups::ListGroupsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| list_groups::handle(call, version, request))
+    },
     api_versions::ApiVersionsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply(|_, version| api_versions::handle(version, request))
@@ -131,13 +171,34 @@ apis! {
         exchange.reserve(describe_configs::rows_max(&request))?;
         exchange.reply(|call, _| describe_configs::handle(call, request))
     },
+    alter_configs::AlterConfigsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| alter_configs::handle(call, request))
+    },
     create_partitions::CreatePartitionsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| create_partitions::handle(call, request))
     },
+    delete_groups::DeleteGroupsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| delete_groups::handle(call, version, request))
+    },
+    incremental_alter_configs::IncrementalAlterConfigsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| incremental_alter_configs::handle(call, request))
+    },
+    offset_delete::OffsetDeleteRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| offset_delete::handle(call, version, request))
+    },
     describe_cluster::DescribeClusterRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply(|call, version| describe_cluster::handle(call, version, request))
+    },
+    list_config_resources::ListConfigResourcesRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reserve(list_config_resources::names_max(exchange.call.broker))?;
+        exchange.reply(|call, version| list_config_resources::handle(call, version, request))
     },
     describe_topic_partitions::DescribeTopicPartitionsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
@@ -170,6 +231,8 @@ pub fn dispatch(call: Call<'_>, frame: Arc<Frame>) -> Result<Reply, String> {
         }
         return Err(format!("{} version {version} is not served", api.name));
     }
+    let mut call = call;
+    call.client_id = header.client_id.clone().unwrap_or_default();
     let mut exchange = Exchange {
         call,
         header,
@@ -238,7 +301,12 @@ impl Exchange<'_> {
     }
 }
 
-/// The connection failed, or the broker cut it off, while a request waited.
+/// What may be done to a group, as bits by Kafka's `AclOperation` codes, where nobody is refused anything: read,
+/// delete, describe, and describe and alter its settings.
+pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// The connection failed, or the broker cut it off, while a request waited; or the wait's answer is not of the kind
+/// that was asked for, which only a fault of the broker's own can bring about.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended;
 
@@ -254,13 +322,41 @@ pub struct Call<'a> {
     pub caller: &'a Arc<Caller>,
     /// The request's number on its connection.
     pub request: u64,
+    /// The client's name for itself, from the request's header; empty if it gives none.
+    pub client_id: String,
     /// Where the connection's fetches ended.
     pub hints: &'a mut fetch::Hints,
 }
 
 impl Call<'_> {
-    /// Asks the control thread and waits for its answer.
+    /// Asks the group coordinator and waits for its answer, which may take long: `watch` says whether the peer's end
+    /// is then the end of the wait.
+    pub fn ask_group(
+        &mut self,
+        version: i16,
+        request: group::Request,
+        watch: Watch,
+    ) -> Result<group::Response, Ended> {
+        let peer = self.socket.peer_addr().map_err(|_| Ended)?;
+        let asked = Request::Group {
+            request: Box::new(request),
+            version,
+            client_id: std::mem::take(&mut self.client_id),
+            client_host: format!("/{}", peer.ip().to_canonical()),
+        };
+        match self.ask_watching(asked, watch)? {
+            Answer::Group(response) => Ok(*response),
+            _ => Err(Ended),
+        }
+    }
+
+    /// Asks the control thread and waits for its answer. It comes soon, and requests may stand behind this one: the
+    /// peer's end changes nothing.
     pub fn ask(&mut self, request: Request) -> Result<Answer, Ended> {
+        self.ask_watching(request, Watch::Failure)
+    }
+
+    fn ask_watching(&mut self, request: Request, watch: Watch) -> Result<Answer, Ended> {
         let ticket = Ticket {
             request: self.request,
             part: 0,
@@ -282,8 +378,9 @@ impl Call<'_> {
                     _ => {}
                 }
             }
-            // The answer comes soon, and requests may stand behind this one: the peer's end changes nothing.
-            self.rest(Watch::Failure, None)?;
+            if self.rest(watch, None)? {
+                return Err(Ended);
+            }
         }
     }
 

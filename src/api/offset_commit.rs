@@ -9,6 +9,11 @@
 //! - v7: static members (KIP-345). v8: flexible (KIP-482). v9: the member's epoch of a new group (KIP-848).
 //! - v10: topics by id.
 
+use super::{Call, Ended};
+use crate::catalog::Catalog;
+use crate::error::ErrorCode;
+use crate::group::{Request, Response};
+use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
 
 messages! {
@@ -45,4 +50,73 @@ messages! {
         partition_index: i32 [0+],
         error_code: i16 [0+],
     }
+}
+
+/// Commits the offsets of partitions that exist; the others get UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    mut request: OffsetCommitRequest,
+) -> Result<OffsetCommitResponse, Ended> {
+    let mut unknown = Vec::new();
+    let catalog = call.broker.catalog.get();
+    for topic in &mut request.topics {
+        let partitions = take_unknown(&catalog, version, topic);
+        if !partitions.is_empty() {
+            unknown.push(OffsetCommitResponseTopic {
+                name: topic.name.clone(),
+                topic_id: topic.topic_id,
+                partitions,
+            });
+        }
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    let mut response = OffsetCommitResponse::default();
+    if !request.topics.is_empty() {
+        response = match call.ask_group(version, Request::Commit(request), Watch::Failure)? {
+            Response::Commit(response) => response,
+            _ => return Err(Ended),
+        };
+    }
+    for topic in unknown {
+        let same = |told: &&mut OffsetCommitResponseTopic| {
+            told.name == topic.name && told.topic_id == topic.topic_id
+        };
+        match response.topics.iter_mut().find(same) {
+            Some(told) => told.partitions.extend(topic.partitions),
+            None => response.topics.push(topic),
+        }
+    }
+    Ok(response)
+}
+
+/// Takes the partitions that do not exist out of the request, and gives a topic that came by id its name.
+fn take_unknown(
+    catalog: &Catalog,
+    version: i16,
+    topic: &mut OffsetCommitRequestTopic,
+) -> Vec<OffsetCommitResponsePartition> {
+    let known = match version {
+        0..=9 => catalog.by_name(&topic.name),
+        _ => catalog.by_id(topic.topic_id),
+    };
+    let code = match (known, version) {
+        (None, 10..) => ErrorCode::UnknownTopicId,
+        _ => ErrorCode::UnknownTopicOrPartition,
+    };
+    if let Some(known) = known {
+        topic.name = known.name.to_string();
+    }
+    let is_unknown = |partition: &mut OffsetCommitRequestPartition| {
+        known
+            .and_then(|topic| topic.partition(partition.partition_index))
+            .is_none()
+    };
+    let refused = topic.partitions.extract_if(.., is_unknown);
+    refused
+        .map(|partition| OffsetCommitResponsePartition {
+            partition_index: partition.partition_index,
+            error_code: code.code(),
+        })
+        .collect()
 }

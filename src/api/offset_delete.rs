@@ -1,5 +1,9 @@
 //! OffsetDelete (key 47): committed offsets of topics that no member reads are taken away (KIP-496).
 
+use super::{Call, Ended};
+use crate::error::ErrorCode;
+use crate::group::{Request, Response};
+use crate::server::waiting::Watch;
 use crate::wire::messages;
 
 messages! {
@@ -27,5 +31,67 @@ messages! {
     OffsetDeleteResponsePartition {
         partition_index: i32 [0+],
         error_code: i16 [0+],
+    }
+}
+
+/// Takes offsets away; answered once that is synced. Those of topics that do not exist get
+/// UNKNOWN_TOPIC_OR_PARTITION.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    mut request: OffsetDeleteRequest,
+) -> Result<OffsetDeleteResponse, Ended> {
+    if request.group_id.is_empty() {
+        return Ok(OffsetDeleteResponse {
+            error_code: ErrorCode::InvalidGroupId.code(),
+            ..OffsetDeleteResponse::default()
+        });
+    }
+    let catalog = call.broker.catalog.get();
+    let mut unknown = Vec::new();
+    for topic in &mut request.topics {
+        let known = catalog.by_name(&topic.name);
+        let is_unknown = |partition: &mut OffsetDeleteRequestPartition| {
+            known
+                .and_then(|topic| topic.partition(partition.partition_index))
+                .is_none()
+        };
+        let refused = topic
+            .partitions
+            .extract_if(.., is_unknown)
+            .map(|partition| OffsetDeleteResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: ErrorCode::UnknownTopicOrPartition.code(),
+            });
+        let partitions: Vec<_> = refused.collect();
+        if !partitions.is_empty() {
+            let name = topic.name.clone();
+            unknown.push(OffsetDeleteResponseTopic { name, partitions });
+        }
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    if request.topics.is_empty() && !unknown.is_empty() {
+        return Ok(OffsetDeleteResponse {
+            topics: unknown,
+            ..OffsetDeleteResponse::default()
+        });
+    }
+    match call.ask_group(version, Request::DeleteOffsets(request), Watch::Failure)? {
+        Response::DeleteOffsets(mut response) => {
+            if response.error_code == 0 {
+                for topic in unknown {
+                    match response
+                        .topics
+                        .iter_mut()
+                        .find(|told| told.name == topic.name)
+                    {
+                        Some(told) => told.partitions.extend(topic.partitions),
+                        None => response.topics.push(topic),
+                    }
+                }
+            }
+            Ok(response)
+        }
+        _ => Err(Ended),
     }
 }

@@ -5,6 +5,9 @@
 //! - v5: leader epoch (KIP-320). v6: flexible (KIP-482). v7: stable offsets only (KIP-447).
 //! - v8: many groups at once (KIP-709). v9: the member and its epoch (KIP-848). v10: topics by id.
 
+use super::{Call, Ended};
+use crate::group::{Read, Request, Response};
+use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
 
 messages! {
@@ -63,5 +66,18 @@ messages! {
         committed_leader_epoch: i32 [8+] = -1,
         metadata: Option<String> [8+],
         error_code: i16 [8+],
+    }
+}
+
+/// Looks up what is committed.
+pub fn handle(
+    call: &mut Call<'_>,
+    version: i16,
+    request: OffsetFetchRequest,
+) -> Result<OffsetFetchResponse, Ended> {
+    let read = Request::Read(Read::Offsets(request, version));
+    match call.ask_group(version, read, Watch::Failure)? {
+        Response::Offsets(response) => Ok(response),
+        _ => Err(Ended),
     }
 }

@@ -91,7 +91,7 @@ fn adopt(unknown: Unknown, rooms: &Rooms, records: &mut Vec<MetadataRecord>) -> 
             name: name.clone(),
             ..NewTopic::default()
         };
-        records.extend(topic_records(&topic, id, 0, rooms.config.node_id));
+        records.extend(topic_records(&topic, id, 0, rooms.settings.get().node_id));
         records.extend((0..=highest).map(|index| found(rooms, &name, id, index)));
         last = Some(name);
     }
@@ -104,7 +104,7 @@ fn found(rooms: &Rooms, topic: &str, id: Uuid, index: i32) -> MetadataRecord {
     let epoch = epochs
         .ok()
         .and_then(|epochs| epochs.last().map(|last| last.epoch));
-    partition_record(id, index, epoch.unwrap_or(0), rooms.config.node_id)
+    partition_record(id, index, epoch.unwrap_or(0), rooms.settings.get().node_id)
 }
 
 /// The id in a partition's directory. One that the disk refuses to give is as one that is lost.

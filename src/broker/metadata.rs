@@ -4,13 +4,12 @@
 //! is the one other place that appends, to the one log that nothing else touches.
 
 use super::open::Left;
-use crate::batch::{HEADER_BYTES, Header, records::key_values};
+use super::replay::for_each_record;
 use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
 use crate::control::{batch_of, partition_dir};
 use crate::error::{Context, Error, Result};
-use crate::storage::{Hint, Log, Partition, ReadError, Shared, Snapshot, Status, View};
+use crate::storage::{Log, Partition, Shared, Snapshot, Status, View};
 use crate::sync::Syncer;
-use crate::sys;
 use crate::wire::metadata_records::MetadataRecord;
 use crate::writer::wall_clock_ms;
 use std::sync::Arc;
@@ -27,7 +26,8 @@ impl Metadata {
     pub fn open(left: &Left<'_>) -> Result<Metadata> {
         let rooms = left.rooms;
         let dir = partition_dir(&rooms.data, METADATA_TOPIC, 0);
-        let config = rooms.config.topic_defaults();
+        let config = rooms.settings.get();
+        let config = config.topic_defaults();
         let log = match dir.exists() {
             true => left.recover(METADATA_TOPIC, 0, &dir, config)?.0,
             false => {
@@ -86,51 +86,10 @@ impl Metadata {
 /// lost records are adopted again from their directories.
 fn replay(view: &View, shared: &Shared) -> Result<State> {
     let mut state = State::default();
-    let mut offset = view.log_start;
-    let failed = |error: ReadError| Error::new(format!("reading {METADATA_TOPIC} : {error}"));
-    while offset < view.high_watermark {
-        let slices = view
-            .slices(
-                shared,
-                offset,
-                view.high_watermark,
-                1,
-                true,
-                &mut Hint::default(),
-            )
-            .map_err(failed)?;
-        let Some(slice) = slices.first() else { break };
-        let mut bytes = vec![0; slice.len as usize];
-        sys::read_at(&slice.file, &mut bytes, slice.position)
-            .context(|| format!("reading {METADATA_TOPIC}"))?;
-        let Some((head, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-            break;
-        };
-        let header = Header::parse(head);
-        offset = header.last_offset() + 1;
-        if header.is_control() {
-            continue;
-        }
-        let records = match key_values(&header, body) {
-            Ok(records) => records,
-            Err(error) => {
-                log::error!("{METADATA_TOPIC} at offset {}: {error}", header.base_offset);
-                continue;
-            }
-        };
-        for record in records {
-            let decoded =
-                record.map(|record| MetadataRecord::decode(record.value.unwrap_or_default()));
-            match decoded {
-                Ok(Ok(record)) => state.apply(&record),
-                Ok(Err(error)) => {
-                    log::error!("{METADATA_TOPIC} at offset {}: {error}", header.base_offset)
-                }
-                Err(error) => {
-                    log::error!("{METADATA_TOPIC} at offset {}: {error}", header.base_offset)
-                }
-            }
-        }
-    }
+    for_each_record(METADATA_TOPIC, view, shared, |_, value| {
+        let record = MetadataRecord::decode(value.unwrap_or_default());
+        state.apply(&record.map_err(|error| error.to_string())?);
+        Ok(())
+    })?;
     Ok(state)
 }

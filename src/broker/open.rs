@@ -5,19 +5,23 @@
 
 use super::directories::look_around;
 use super::metadata::Metadata;
+use super::replay::for_each_record;
 use crate::api::api_versions::METADATA_VERSION;
-use crate::catalog::{Catalog, METADATA_TOPIC, State, Topic};
+use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, State, Topic};
 use crate::compress::Decoders;
-use crate::config::{Config, TopicConfig};
-use crate::control::{Checkpoints, Rooms, log_settings, partition_dir, partition_record};
+use crate::config::TopicConfig;
+use crate::control::{
+    BrokerTime, Checkpoints, Reply, Rooms, log_settings, partition_dir, partition_record,
+};
 use crate::error::{Context, Error, Result};
+use crate::group::records::Record;
+use crate::group::{Env, Groups};
 use crate::storage::checkpoint::{self, MetaProperties};
 use crate::storage::{Log, Partition, Report, Snapshot, Start, Status, View};
 use crate::sys;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
 use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
-use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +44,10 @@ pub struct Opened {
     pub all_online: bool,
     /// What the last run left, less what belongs to nobody.
     pub checkpoints: Checkpoints,
+    /// The groups and their offsets.
+    pub groups: Groups<Reply>,
+    /// Broker time.
+    pub time: BrokerTime,
     /// Held as long as the process lives.
     _lock: File,
 }
@@ -57,7 +65,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     let data = &rooms.data;
     make_directory(data)?;
     let lock = lock(data)?;
-    let cluster_id = identify(data, rooms.config.node_id)?;
+    let cluster_id = identify(data, rooms.settings.get().node_id)?;
     let mut left = Left {
         rooms,
         decoders,
@@ -72,6 +80,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
             feature_level,
         })])?;
     }
+    set_dynamic(rooms, &metadata.state);
     let adopted = look_around(rooms, &metadata.state)?;
     metadata.append(&adopted)?;
     // A full disk must not keep the broker from starting: the lines are saved before a name is used again.
@@ -83,6 +92,8 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     }
     let (catalog, mut jobs, all_online) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
+    let mut time = BrokerTime::load(data);
+    let groups = load_groups(rooms, &metadata.state, &catalog, &mut time)?;
     let Metadata {
         partition,
         log,
@@ -101,8 +112,25 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         jobs,
         all_online,
         checkpoints: left.checkpoints,
+        groups,
+        time,
         _lock: lock,
     })
+}
+
+/// Puts what was set while earlier brokers ran over what this one was started with.
+fn set_dynamic(rooms: &Rooms, state: &State) {
+    let config = rooms.settings.get();
+    match config.with(state.dynamic(config.node_id)) {
+        Ok(new) => {
+            if new.topic_defaults() != config.topic_defaults() {
+                // P2: said once at start.
+                new.durability_notice().inspect(|line| log::warn!("{line}"));
+            }
+            rooms.settings.set(Arc::new(new));
+        }
+        Err(error) => log::error!("settings that were changed at run time are not used: {error}"),
+    }
 }
 
 /// Makes the data directory, and its own entry and those above it durable.
@@ -186,6 +214,39 @@ impl Left<'_> {
     }
 }
 
+/// Reads the groups from the log of committed offsets: a premature answer that nothing is committed would send
+/// consumers back to the earliest record.
+fn load_groups(
+    rooms: &Rooms,
+    state: &State,
+    catalog: &Catalog,
+    time: &mut BrokerTime,
+) -> Result<Groups<Reply>> {
+    let mut groups = Groups::default();
+    let config = rooms.settings.get();
+    let (now_ms, time_ms) = time.now();
+    let env = Env {
+        now_ms,
+        time_ms,
+        config: &config,
+        catalog: state,
+        new_id: &|| Uuid::ZERO,
+    };
+    let topic = catalog.by_name(OFFSETS_TOPIC);
+    for partition in topic.iter().flat_map(|topic| &topic.partitions) {
+        let view = partition.snapshot().view;
+        for_each_record(OFFSETS_TOPIC, &view, &rooms.storage, |key, value| {
+            let record = Record::decode(key, value).map_err(|error| error.to_string())?;
+            record
+                .into_iter()
+                .for_each(|record| groups.replay(record, &env));
+            Ok(())
+        })?;
+    }
+    groups.loaded(&env);
+    Ok(groups)
+}
+
 /// One partition to open, and what came of it.
 struct Room {
     topic: Arc<str>,
@@ -201,8 +262,9 @@ struct Room {
 fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec<Job>, bool)> {
     let rooms = left.rooms;
     let mut list = Vec::new();
+    let broker = rooms.settings.get();
     for (name, topic) in &metadata.state.topics {
-        let config = Arc::new(topic_config(&rooms.config, name, &topic.overrides));
+        let config = Arc::new(TopicConfig::in_force(&broker, name, &topic.overrides));
         let name: Arc<str> = name.as_str().into();
         if !config.syncs_every_turn() && !topic.overrides.is_empty() {
             // P2: said once at start.
@@ -252,14 +314,6 @@ fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec
     Ok((catalog, jobs, all_online))
 }
 
-/// A topic's settings; what a later version of the broker no longer accepts gives way to the defaults.
-fn topic_config(config: &Config, name: &str, overrides: &BTreeMap<String, String>) -> TopicConfig {
-    TopicConfig::new(config, overrides).unwrap_or_else(|error| {
-        log::error!("{name}: its settings are not used: {error}");
-        config.topic_defaults().clone()
-    })
-}
-
 fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
     let count = list.len();
     let waiting = Mutex::new(list.into_iter());
@@ -278,7 +332,7 @@ fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
                 .push(room);
         }
     };
-    let threads = (left.rooms.config.recovery_threads as usize).min(count);
+    let threads = (left.rooms.settings.get().recovery_threads as usize).min(count);
     thread::scope(|scope| {
         // This thread is one of them, and enough if no other can be started.
         for _ in 1..threads {
@@ -347,7 +401,7 @@ fn catch_up(rooms: &Rooms, metadata: &mut Metadata, list: &mut [Room]) {
         let epoch = seen + i32::from(report.epoch_bump_needed);
         if epoch > room.leader_epoch {
             room.leader_epoch = epoch;
-            let node_id = rooms.config.node_id;
+            let node_id = rooms.settings.get().node_id;
             records.push(partition_record(room.id, room.index, epoch, node_id));
         }
         // The next block's record comes before its first id, and counts from here.

@@ -4,26 +4,38 @@
 //! rows serve `ottla serve --help`, DescribeConfigs ([`describe`]) and the README's table.
 //!
 //! Invariants: 1. every setting that is accepted is in force, has the one meaning that it can have on one node,
-//! or is named at start-up as without effect ([`Config::notices`]); none is silently ignored. 2. A [`Config`]
-//! or [`TopicConfig`] that exists was checked as a whole. 3. Every refusal is one line that names the setting.
+//! or is named as without effect, at start-up ([`Config::notices`]) or when it is set; none is silently ignored.
+//! 2. A [`Config`] or [`TopicConfig`] that exists was checked as a whole. 3. Every refusal is one line that names
+//! the setting.
 
 mod describe;
+mod dynamic;
 mod groups;
 mod properties;
 mod table;
 mod value;
 
 pub use describe::{
-    DescribedSetting, DescribedSynonym, describe_broker, describe_topic, help, markdown,
+    DescribedSetting, DescribedSynonym, describe_broker, describe_cluster, describe_group,
+    describe_topic, help, markdown,
 };
+pub use dynamic::{Dynamic, check_dynamic};
+pub use groups::GroupConfig;
 pub use table::{Config, TopicConfig};
 pub use value::{CleanupPolicy, Endpoint, Kind, Limits, TimestampType, Typed};
 
 use crate::error::{Context, Error, Result};
+use crate::lock;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use table::{BROKER, BROKER_UNREAD, REFUSED, TOPIC, TOPIC_UNREAD};
+use table::{BROKER, BROKER_UNREAD, GROUP, REFUSED, TOPIC, TOPIC_UNREAD};
+
+/// What was set of one resource, by name.
+pub type Overrides = BTreeMap<String, String>;
+
+/// The settings that are now in force.
+pub type Published = lock::Published<Config>;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +56,8 @@ pub struct Setting {
 /// What becomes of a setting that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The broker does what it says.
-    InForce,
+    /// The broker does what it says; this test changes it and sees the effect.
+    InForce(&'static str),
     /// Its limits leave the one meaning that it can have here, for this reason.
     Fixed(&'static str),
     /// Checked, stored and described, but nothing depends on it, for this reason.
@@ -88,17 +100,60 @@ impl Setting {
     }
 
     fn refusal(&self, text: &str) -> Error {
-        let expected = self.limits.expected(self.kind);
-        let reason = match self.fate {
-            Fate::Fixed(reason) => format!(", since {reason}"),
-            _ => String::new(),
-        };
-        let text = shortened(text);
-        Error::new(format!(
-            "{}={text:?}: expected {expected}{reason}",
-            self.name
-        ))
+        let (name, text, expected) = (self.name, shortened(text), self.expected());
+        Error::new(format!("{name}={text:?}: expected {expected}"))
     }
+
+    /// As [`Setting::check`]; the refusal begins as Kafka's, for clients that look. What comes from a client is kept
+    /// for good, so it must not be large.
+    fn check_for_client(&self, text: &str) -> Result<()> {
+        if text.len() <= VALUE_BYTES_MAX && self.limits.admit(self.kind, text.trim()) {
+            return Ok(());
+        }
+        let (name, text, expected) = (self.name, shortened(text), self.expected());
+        Err(Error::new(format!(
+            "Invalid value {text} for configuration {name}: expected {expected}"
+        )))
+    }
+
+    fn expected(&self) -> String {
+        let expected = self.limits.expected(self.kind);
+        match self.fate {
+            Fate::Fixed(reason) => format!("{expected}, since {reason}"),
+            _ => expected,
+        }
+    }
+
+    /// Why nothing depends on it, if so.
+    pub fn without_effect(&self) -> Option<&'static str> {
+        match self.fate {
+            Fate::NoEffect(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// The test that changes it and sees the effect, if it is in force and one is known.
+    fn test(&self) -> &'static str {
+        match self.fate {
+            Fate::InForce(test) => test,
+            _ => "",
+        }
+    }
+
+    /// What a list holds by default; `None` for a setting that is no list.
+    pub fn list_default(&self) -> Option<&'static str> {
+        (self.kind == Kind::List).then_some(self.default.unwrap_or_default())
+    }
+}
+
+/// The row of a topic's setting.
+pub fn topic_setting(name: &str) -> Option<Setting> {
+    topic_rows().into_iter().find(|row| row.name == name)
+}
+
+/// The row of a broker's setting.
+pub fn broker_setting(name: &str) -> Option<Setting> {
+    broker_rows().into_iter().find(|row| row.name == name)
 }
 
 /// Where a row's value is looked for: a topic's own settings, then what the broker was given, then the default.
@@ -177,15 +232,25 @@ impl Config {
         for (name, value) in sets {
             give(&rows, &mut given, name.trim(), value.trim())?;
         }
+        Config::resolve(given, Dynamic::default())
+    }
+
+    fn resolve(started_with: Overrides, dynamic: Dynamic) -> Result<Config> {
+        let given = dynamic.over(&started_with);
         let topic = TopicConfig::resolve(&given, &BTreeMap::new())?;
         // A broker's row is set by its own name or a synonym, and both are among what was given.
         let lookup = Lookup {
             own: &given,
             given: &given,
         };
-        let mut config = Config::read(&lookup, topic, given.clone())?;
+        let mut config = Config::read(&lookup, topic, given.clone(), started_with, dynamic)?;
         config.settle()?;
         Ok(config)
+    }
+
+    /// These settings, with others in place of what was set while the broker ran.
+    pub fn with(&self, dynamic: Dynamic) -> Result<Config> {
+        Config::resolve(self.started_with.clone(), dynamic)
     }
 
     /// What a topic without settings of its own has.
@@ -204,18 +269,23 @@ impl Config {
         let mut lines: Vec<String> = broker_rows()
             .iter()
             .filter(|row| given(row))
-            .filter_map(|row| match row.fate {
-                Fate::NoEffect(reason) => Some(format!("{} has no effect: {reason}", row.name)),
-                _ => None,
+            .filter_map(|row| {
+                let reason = row.without_effect()?;
+                Some(format!("{} has no effect: {reason}", row.name))
             })
             .collect();
-        if !self.topic.syncs_every_turn() {
-            lines.push(format!(
-                "log.flush.interval.messages={}: a power cut can take acknowledged records",
-                self.topic.flush_messages
-            ));
-        }
+        lines.extend(self.durability_notice());
         lines
+    }
+
+    /// One line if topics without settings of their own trade durability away.
+    pub fn durability_notice(&self) -> Option<String> {
+        let messages = self.topic.flush_messages;
+        (!self.topic.syncs_every_turn()).then(|| {
+            format!(
+                "log.flush.interval.messages={messages}: a power cut can take acknowledged records"
+            )
+        })
     }
 
     /// Checks the settings against each other, and drops the listeners that are the controllers'.
@@ -303,15 +373,27 @@ impl TopicConfig {
     /// The settings of a topic whose own ones are `overrides`.
     ///
     /// The error is the message for INVALID_CONFIG: one line that names the setting.
-    pub fn new(broker: &Config, overrides: &BTreeMap<String, String>) -> Result<TopicConfig> {
+    pub fn new(broker: &Config, overrides: &Overrides) -> Result<TopicConfig> {
         let rows = topic_rows();
         for (name, value) in overrides {
             match rows.iter().find(|row| row.name == name) {
-                Some(row) => row.check(value.trim())?,
-                None => return Err(unknown(&rows, name)),
+                Some(row) => row.check_for_client(value)?,
+                None => {
+                    let name = shortened(name);
+                    return Err(Error::new(format!("Unknown topic config name: {name}")));
+                }
             }
         }
         TopicConfig::resolve(&broker.given, overrides)
+    }
+
+    /// As [`TopicConfig::new`]; settings that do not go together, or that a later version of the broker no longer
+    /// takes, give way to the broker's.
+    pub fn in_force(broker: &Config, topic: &str, overrides: &Overrides) -> TopicConfig {
+        TopicConfig::new(broker, overrides).unwrap_or_else(|error| {
+            log::error!("{topic}: its settings are not used: {error}");
+            broker.topic.clone()
+        })
     }
 
     /// Whether the writer syncs the log in each turn, so that acks=all means synced (promise P1).
@@ -350,6 +432,9 @@ fn give(
     given.insert(name.to_owned(), value.to_owned());
     Ok(())
 }
+
+/// No setting's value has any use for more.
+const VALUE_BYTES_MAX: usize = 4096;
 
 /// Longer names and values are cut in messages: they may come from a client.
 const SHOWN_CHARS_MAX: usize = 100;

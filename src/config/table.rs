@@ -8,11 +8,10 @@
 //! otherwise (Kafka 4.0: docs/configuration.html, KIP-1030).
 
 use super::value::{CleanupPolicy, Endpoint, Limits, TimestampType, Typed};
-use super::{Fate, Lookup, Setting, Synonym};
+use super::{Dynamic, Fate, Lookup, Overrides, Setting, Synonym};
 use crate::error::Result;
 use Fate::{Fixed, InForce, NoEffect};
 use Limits::{Any, AtLeast, Between, EachOf, Empty, Endpoints, OneEntry, OneOf};
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 macro_rules! rows {
@@ -94,96 +93,102 @@ settings! {
     pub struct Config {
         /// The broker-wide settings of topics, under a topic without any of its own.
         topic: TopicConfig,
-        /// What was given, by name; everything else is at its default.
-        given: BTreeMap<String, String>,
+        /// What is set, by name, wherever that was; everything else is at its default.
+        given: Overrides,
+        /// What of it was given in the file and by arguments.
+        started_with: Overrides,
+        /// What was set while the broker ran.
+        dynamic: Dynamic,
     }
     BROKER;
 
-    node_id: i32, "node.id" = Some("1"), AtLeast(0), InForce, <- &[unset("broker.id", 1)],
+    node_id: i32, "node.id" = Some("1"), AtLeast(0), InForce("a_topic_is_described_with_its_partitions"), <- &[unset("broker.id", 1)],
         "The number by which clients know this broker.";
-    data_dir: PathBuf, "log.dirs" = Some("ottla-data"), OneEntry, InForce, <- &[unset("log.dir", 1)],
+    data_dir: PathBuf, "log.dirs" = Some("ottla-data"), OneEntry, InForce("topics_survive_kill_9"), <- &[unset("log.dir", 1)],
         "The one directory that holds everything durable; `--data` sets it. Kafka's default lies in /tmp, where systems clean up; ours in the working directory.";
-    listeners: Vec<Endpoint>, "listeners" = Some("PLAINTEXT://127.0.0.1:9092"), Endpoints, InForce, <- &[],
+    listeners: Vec<Endpoint>, "listeners" = Some("PLAINTEXT://127.0.0.1:9092"), Endpoints, InForce("the_advertised_address_is_the_one_that_the_client_connected_to"), <- &[],
         "The addresses to listen on; `--listen` sets it. HOST:PORT alone is taken too, an empty host means all interfaces, port 0 one of the kernel's choice. Listeners in controller.listener.names are not opened.";
-    advertised_listeners: Vec<Endpoint>, "advertised.listeners" = None, Endpoints, InForce, <- &[],
+    advertised_listeners: Vec<Endpoint>, "advertised.listeners" = None, Endpoints, InForce("the_advertised_address_is_the_one_that_the_client_connected_to"), <- &[],
         "The address by which clients of each listener are told to reach it. Not set: the address that the client connected to.";
-    controller_listener_names: Vec<String>, "controller.listener.names" = None, Any, InForce, <- &[],
+    controller_listener_names: Vec<String>, "controller.listener.names" = None, Any, InForce("the_stock_file_is_accepted_and_nothing_in_it_is_silently_ignored"), <- &[],
         "Listeners that Kafka keeps for its controllers, which Ottla has inside: these are not opened.";
-    listener_security_protocol_map: Vec<String>, "listener.security.protocol.map" = None, Any, InForce, <- &[],
+    listener_security_protocol_map: Vec<String>, "listener.security.protocol.map" = None, Any, InForce("listeners_are_plaintext_named_once_and_told_by_an_address_of_use"), <- &[],
         "The protocol of each listener's name, as NAME:PROTOCOL. PLAINTEXT is the one that an open listener can have.";
 
-    auto_create_topics_enable: bool, "auto.create.topics.enable" = Some("true"), Any, InForce, <- &[],
+    auto_create_topics_enable: bool, "auto.create.topics.enable" = Some("true"), Any, InForce("a_missing_topic_is_created_if_client_and_broker_allow_it"), <- &[],
         "A topic that a client asks for or writes to is created, if the client's request allows it.";
-    delete_topic_enable: bool, "delete.topic.enable" = Some("true"), Any, InForce, <- &[],
+    delete_topic_enable: bool, "delete.topic.enable" = Some("true"), Any, InForce("deletion_can_be_forbidden"), <- &[],
         "Clients may delete topics.";
-    num_partitions: i32, "num.partitions" = Some("1"), AtLeast(1), InForce, <- &[],
+    num_partitions: i32, "num.partitions" = Some("1"), AtLeast(1), InForce("a_missing_topic_is_created_if_client_and_broker_allow_it"), <- &[],
         "How many partitions a topic gets that is created without a number of them.";
 
-    request_bytes_max: i32, "socket.request.max.bytes" = Some("104857600"), AtLeast(1), InForce, <- &[],
+    request_bytes_max: i32, "socket.request.max.bytes" = Some("104857600"), AtLeast(1), InForce("a_frame_beyond_the_limit_is_refused_at_its_length"), <- &[],
         "The largest request, in bytes; a connection that announces a larger one is closed.";
-    queued_request_bytes_max: i64, "queued.max.request.bytes" = Some("134217728"), AtLeast(1), InForce, <- &[],
+    queued_request_bytes_max: i64, "queued.max.request.bytes" = Some("134217728"), AtLeast(1), InForce("partial_frames_beyond_the_budget_do_not_deadlock"), <- &[],
         "Memory for the requests that are being received or handled, over all connections; who finds it full waits. A request larger than this is refused. Kafka's default is no limit.";
-    request_receive_timeout_ms: i64, "request.receive.timeout.ms" = Some("30000"), AtLeast(1), InForce, <- &[],
+    request_receive_timeout_ms: i64, "request.receive.timeout.ms" = Some("30000"), AtLeast(1), InForce("a_slow_loris_is_closed"), <- &[],
         "A connection whose half-received request stops coming for so long is closed. Ottla's own.";
-    decompression_window_bytes_max: i64, "decompression.window.max" = Some("8388608"), AtLeast(65536), InForce, <- &[],
+    decompression_window_bytes_max: i64, "decompression.window.max" = Some("8388608"), AtLeast(65536), InForce("a_window_beyond_the_limit_is_refused_with_a_message"), <- &[],
         "The most memory, in bytes, that one batch may state it needs to be opened; a batch that states more is refused. Ottla's own.";
-    decompression_memory_bytes_max: i64, "decompression.memory.max" = Some("67108864"), AtLeast(65536), InForce, <- &[],
+    decompression_memory_bytes_max: i64, "decompression.memory.max" = Some("67108864"), AtLeast(65536), InForce("decompression_bombs_take_no_memory"), <- &[],
         "Memory for opening batches, in bytes, over all connections; who finds it full waits. Ottla's own.";
-    fetch_bytes_max: i32, "fetch.max.bytes" = Some("57671680"), AtLeast(1024), InForce, <- &[],
+    fetch_bytes_max: i32, "fetch.max.bytes" = Some("57671680"), AtLeast(1024), InForce("limits_hold_for_all_but_the_first_batch"), <- &[],
         "The most bytes that one fetch is answered with, whatever it asks for; the first batch is sent even if it is larger.";
-    connections_max: i32, "max.connections" = Some("10000"), AtLeast(1), InForce, <- &[],
+    connections_max: i32, "max.connections" = Some("10000"), AtLeast(1), InForce("a_flood_of_connections_costs_the_newcomers_alone"), <- &[],
         "How many connections may be open at once. Each costs a thread, so this is bounded here; Kafka's default is 2147483647.";
-    connections_per_ip_max: i32, "max.connections.per.ip" = Some("2147483647"), AtLeast(0), InForce, <- &[],
+    connections_per_ip_max: i32, "max.connections.per.ip" = Some("2147483647"), AtLeast(0), InForce("connections_are_limited_anew"), <- &[],
         "How many connections one client address may have open.";
-    connections_idle_ms_max: i64, "connections.max.idle.ms" = Some("600000"), AtLeast(-1), InForce, <- &[],
+    connections_idle_ms_max: i64, "connections.max.idle.ms" = Some("600000"), AtLeast(-1), InForce("an_idle_connection_is_closed_and_a_waiting_one_is_not"), <- &[],
         "A connection that waits for nothing and asks nothing for so long is closed; -1: never.";
 
-    group_commit_linger_ms: i64, "group.commit.linger.ms" = Some("0"), Between(0, 60_000), InForce, <- &[],
+    group_commit_linger_ms: i64, "group.commit.linger.ms" = Some("0"), Between(0, 60_000), InForce("group_commit_linger_ms_is_in_force"), <- &[],
         "How long the writer waits, with a batch in hand, for more to go into the same sync: fewer writes for flash, a longer way for each acknowledgement. Ottla's own.";
-    producers_max: i32, "producer.state.max" = Some("100000"), AtLeast(1), InForce, <- &[],
+    producers_max: i32, "producer.state.max" = Some("100000"), AtLeast(1), InForce("producer_state_max_is_in_force"), <- &[],
         "How many idempotent producers are remembered over all partitions, to tell their retries; the one idle longest is forgotten first. Ottla's own.";
-    recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce, <- &[],
+    recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce(""), <- &[],
         "How many threads read logs back after an unclean stop.";
 
-    group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms" = Some("3000"), AtLeast(0), InForce, <- &[],
+    group_initial_rebalance_delay_ms: i32, "group.initial.rebalance.delay.ms" = Some("3000"), AtLeast(0), InForce("group_initial_rebalance_delay_ms_is_in_force"), <- &[],
         "How long an empty group that is joined waits for more members before its first assignment.";
-    group_min_session_timeout_ms: i32, "group.min.session.timeout.ms" = Some("6000"), AtLeast(0), InForce, <- &[],
+    group_min_session_timeout_ms: i32, "group.min.session.timeout.ms" = Some("6000"), AtLeast(0), InForce("session_time_outs_stay_within_the_brokers_bounds"), <- &[],
         "The shortest session time-out that a member of a classic group may ask for.";
-    group_max_session_timeout_ms: i32, "group.max.session.timeout.ms" = Some("1800000"), AtLeast(0), InForce, <- &[],
+    group_max_session_timeout_ms: i32, "group.max.session.timeout.ms" = Some("1800000"), AtLeast(0), InForce("session_time_outs_stay_within_the_brokers_bounds"), <- &[],
         "The longest session time-out that a member of a classic group may ask for.";
-    group_max_size: i32, "group.max.size" = Some("2147483647"), AtLeast(1), InForce, <- &[],
+    group_max_size: i32, "group.max.size" = Some("2147483647"), AtLeast(1), InForce("a_full_group_lets_nobody_in_and_keeps_the_first_to_join_again"), <- &[],
         "How many members a classic group may have.";
-    group_coordinator_rebalance_protocols: Vec<String>, "group.coordinator.rebalance.protocols" = Some("classic,consumer"), EachOf(&["classic", "consumer"]), InForce, <- &[],
+    group_coordinator_rebalance_protocols: Vec<String>, "group.coordinator.rebalance.protocols" = Some("classic,consumer"), EachOf(&["classic", "consumer"]), InForce(""), <- &[],
         "The group protocols that are served; `classic` must be one of them.";
-    group_consumer_session_timeout_ms: i32, "group.consumer.session.timeout.ms" = Some("45000"), AtLeast(1), InForce, <- &[],
+    group_consumer_session_timeout_ms: i32, "group.consumer.session.timeout.ms" = Some("45000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "How long a member of a group of the consumer protocol may stay silent before it is taken out.";
-    group_consumer_min_session_timeout_ms: i32, "group.consumer.min.session.timeout.ms" = Some("45000"), AtLeast(1), InForce, <- &[],
+    group_consumer_min_session_timeout_ms: i32, "group.consumer.min.session.timeout.ms" = Some("45000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "The shortest consumer.session.timeout.ms that a group may be given.";
-    group_consumer_max_session_timeout_ms: i32, "group.consumer.max.session.timeout.ms" = Some("60000"), AtLeast(1), InForce, <- &[],
+    group_consumer_max_session_timeout_ms: i32, "group.consumer.max.session.timeout.ms" = Some("60000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "The longest consumer.session.timeout.ms that a group may be given.";
-    group_consumer_heartbeat_interval_ms: i32, "group.consumer.heartbeat.interval.ms" = Some("5000"), AtLeast(1), InForce, <- &[],
+    group_consumer_heartbeat_interval_ms: i32, "group.consumer.heartbeat.interval.ms" = Some("5000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "How often a member of a group of the consumer protocol is told to send heartbeats.";
-    group_consumer_min_heartbeat_interval_ms: i32, "group.consumer.min.heartbeat.interval.ms" = Some("5000"), AtLeast(1), InForce, <- &[],
+    group_consumer_min_heartbeat_interval_ms: i32, "group.consumer.min.heartbeat.interval.ms" = Some("5000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "The shortest consumer.heartbeat.interval.ms that a group may be given.";
-    group_consumer_max_heartbeat_interval_ms: i32, "group.consumer.max.heartbeat.interval.ms" = Some("15000"), AtLeast(1), InForce, <- &[],
+    group_consumer_max_heartbeat_interval_ms: i32, "group.consumer.max.heartbeat.interval.ms" = Some("15000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "The longest consumer.heartbeat.interval.ms that a group may be given.";
-    group_consumer_max_size: i32, "group.consumer.max.size" = Some("2147483647"), AtLeast(1), InForce, <- &[],
+    group_consumer_max_size: i32, "group.consumer.max.size" = Some("2147483647"), AtLeast(1), InForce(""), <- &[],
         "How many members a group of the consumer protocol may have.";
-    group_consumer_assignors: Vec<String>, "group.consumer.assignors" = Some("uniform,range"), EachOf(&["uniform", "range"]), InForce, <- &[],
+    group_consumer_assignors: Vec<String>, "group.consumer.assignors" = Some("uniform,range"), EachOf(&["uniform", "range"]), InForce(""), <- &[],
         "The assignors of the consumer protocol; the first is the one for groups that name none.";
-    group_consumer_migration_policy: String, "group.consumer.migration.policy" = Some("bidirectional"), OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), InForce, <- &[],
+    group_consumer_migration_policy: String, "group.consumer.migration.policy" = Some("bidirectional"), OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), InForce(""), <- &[],
         "Which way a group with members may change between the classic and the consumer protocol.";
-    group_consumer_regex_refresh_interval_ms: i32, "group.consumer.regex.refresh.interval.ms" = Some("600000"), AtLeast(10_000), InForce, <- &[],
+    group_consumer_regex_refresh_interval_ms: i32, "group.consumer.regex.refresh.interval.ms" = Some("600000"), AtLeast(10_000), InForce(""), <- &[],
         "How often the topics that a subscription's regular expression matches are looked up anew.";
-    offset_metadata_bytes_max: i32, "offset.metadata.max.bytes" = Some("4096"), AtLeast(0), InForce, <- &[],
+    group_state_bytes_max: i64, "group.state.bytes.max" = Some("67108864"), AtLeast(65536), InForce("growth_beyond_the_memory_of_groups_is_refused"), <- &[],
+        "Memory, in bytes, for all groups: what their members say and are given, and committed offsets. Beyond it new members get GROUP_MAX_SIZE_REACHED, and new offsets INVALID_COMMIT_OFFSET_SIZE. Ottla's own.";
+    offset_metadata_bytes_max: i32, "offset.metadata.max.bytes" = Some("4096"), AtLeast(0), InForce("what_cannot_be_committed_is_told_partition_by_partition"), <- &[],
         "The longest metadata, in bytes, that may stand beside a committed offset.";
-    offsets_retention_minutes: i32, "offsets.retention.minutes" = Some("10080"), AtLeast(1), InForce, <- &[],
+    offsets_retention_minutes: i32, "offsets.retention.minutes" = Some("10080"), AtLeast(1), InForce("the_brokers_retention_and_its_interval_count"), <- &[],
         "How long the offsets of an empty group, or those committed without a group, are kept.";
-    offsets_retention_check_interval_ms: i64, "offsets.retention.check.interval.ms" = Some("600000"), AtLeast(1), InForce, <- &[],
+    offsets_retention_check_interval_ms: i64, "offsets.retention.check.interval.ms" = Some("600000"), AtLeast(1), InForce("the_brokers_retention_and_its_interval_count"), <- &[],
         "How often offsets that were kept long enough are looked for.";
-    offsets_topic_num_partitions: i32, "offsets.topic.num.partitions" = Some("1"), AtLeast(1), InForce, <- &[],
+    offsets_topic_num_partitions: i32, "offsets.topic.num.partitions" = Some("1"), AtLeast(1), InForce("the_topic_of_offsets_is_made_as_the_broker_says"), <- &[],
         "How many partitions the topic of committed offsets is made with; not to be changed afterwards. Kafka's default, for many brokers, is 50.";
-    offsets_topic_segment_bytes: i32, "offsets.topic.segment.bytes" = Some("104857600"), AtLeast(1), InForce, <- &[],
+    offsets_topic_segment_bytes: i32, "offsets.topic.segment.bytes" = Some("104857600"), AtLeast(14), InForce("the_topic_of_offsets_is_made_as_the_broker_says"), <- &[],
         "The segment.bytes of the topic of committed offsets.";
 }
 
@@ -229,6 +234,10 @@ pub(super) const BROKER_UNREAD: &[Setting] = rows! {
         "Threads that run the group coordinator.";
     "group.coordinator.append.linger.ms": i32 = Some("5"), AtLeast(0), NoEffect("the writer's group commit collects what groups write"), <- &[],
         "How long the group coordinator collects records before it writes them.";
+    "background.threads": i32 = Some("10"), AtLeast(1), NoEffect("each task that runs beside others has a thread of its own"), <- &[],
+        "Kafka's threads for tasks that nobody waits for.";
+    "sasl.kerberos.min.time.before.relogin": i64 = Some("60000"), Any, NoEffect("listeners are plaintext and without log-in"), <- &[],
+        "How long Kafka waits between two log-ins to Kerberos.";
     "log.retention.check.interval.ms": i64 = Some("300000"), AtLeast(1), NO_RETENTION, <- &[],
         "How often logs are looked at for segments to delete.";
 };
@@ -238,34 +247,34 @@ settings! {
     pub struct TopicConfig {}
     TOPIC;
 
-    segment_bytes: i32, "segment.bytes" = Some("1073741824"), AtLeast(14), InForce, <- &[same("log.segment.bytes", "1073741824")],
+    segment_bytes: i32, "segment.bytes" = Some("1073741824"), AtLeast(14), InForce("segment_bytes_is_in_force"), <- &[same("log.segment.bytes", "1073741824")],
         "The size in bytes at which a segment is closed and the next one begins. Kafka 4 wants at least 1048576.";
-    segment_ms: i64, "segment.ms" = Some("604800000"), AtLeast(1), InForce,
+    segment_ms: i64, "segment.ms" = Some("604800000"), AtLeast(1), InForce("segment_ms_is_in_force"),
         <- &[unset("log.roll.ms", 1), Synonym { name: "log.roll.hours", unit: HOURS, default: Some("168") }],
         "The age at which a segment is closed even if it is not full.";
-    segment_jitter_ms: i64, "segment.jitter.ms" = Some("0"), AtLeast(0), InForce,
+    segment_jitter_ms: i64, "segment.jitter.ms" = Some("0"), AtLeast(0), InForce("segment_jitter_ms_is_in_force"),
         <- &[unset("log.roll.jitter.ms", 1), Synonym { name: "log.roll.jitter.hours", unit: HOURS, default: Some("0") }],
         "The most that chance takes off segment.ms, so that not all logs begin new segments at once.";
-    index_bytes_max: i32, "segment.index.bytes" = Some("10485760"), AtLeast(12), InForce, <- &[same("log.index.size.max.bytes", "10485760")],
+    index_bytes_max: i32, "segment.index.bytes" = Some("10485760"), AtLeast(12), InForce("segment_index_bytes_is_in_force"), <- &[same("log.index.size.max.bytes", "10485760")],
         "The size in bytes at which an index is full and its segment is closed. At least the 12 bytes of one time index entry (Kafka: 4).";
-    index_interval_bytes: i32, "index.interval.bytes" = Some("4096"), AtLeast(0), InForce, <- &[same("log.index.interval.bytes", "4096")],
+    index_interval_bytes: i32, "index.interval.bytes" = Some("4096"), AtLeast(0), InForce("index_interval_bytes_is_in_force"), <- &[same("log.index.interval.bytes", "4096")],
         "How many bytes of batches lie between two index entries: fewer find an offset faster, and make larger indexes.";
-    preallocate: bool, "preallocate" = Some("false"), Any, InForce, <- &[same("log.preallocate", "false")],
+    preallocate: bool, "preallocate" = Some("false"), Any, InForce("preallocate_is_in_force"), <- &[same("log.preallocate", "false")],
         "Disk space for a whole segment is reserved when it begins.";
-    flush_messages: i64, "flush.messages" = Some("1"), AtLeast(1), InForce, <- &[same("log.flush.interval.messages", "1")],
+    flush_messages: i64, "flush.messages" = Some("1"), AtLeast(1), InForce("flush_messages_is_in_force"), <- &[same("log.flush.interval.messages", "1")],
         "After how many records a log is synced. 1, the default here: acks=all means synced. With more, a power cut can take acknowledged records. Kafka's default is never.";
-    flush_ms: i64, "flush.ms" = Some(FOREVER), AtLeast(0), InForce,
+    flush_ms: i64, "flush.ms" = Some(FOREVER), AtLeast(0), InForce("flush_ms_is_in_force"),
         <- &[unset("log.flush.interval.ms", 1), same("log.flush.scheduler.interval.ms", FOREVER)],
         "The longest that a record stays unsynced, where flush.messages lets it.";
-    max_message_bytes: i32, "max.message.bytes" = Some("1048588"), AtLeast(0), InForce, <- &[same("message.max.bytes", "1048588")],
+    max_message_bytes: i32, "max.message.bytes" = Some("1048588"), AtLeast(0), InForce("max_message_bytes_is_in_force"), <- &[same("message.max.bytes", "1048588")],
         "The largest batch, in bytes, as the producer compressed it.";
-    timestamp_type: TimestampType, "message.timestamp.type" = Some("CreateTime"), OneOf(&["CreateTime", "LogAppendTime"]), InForce,
+    timestamp_type: TimestampType, "message.timestamp.type" = Some("CreateTime"), OneOf(&["CreateTime", "LogAppendTime"]), InForce("message_timestamp_type_is_in_force"),
         <- &[same("log.message.timestamp.type", "CreateTime")],
         "Whether records keep their producer's time or get the time of their append.";
-    timestamp_before_max_ms: i64, "message.timestamp.before.max.ms" = Some(FOREVER), AtLeast(0), InForce,
+    timestamp_before_max_ms: i64, "message.timestamp.before.max.ms" = Some(FOREVER), AtLeast(0), InForce("message_timestamp_before_max_ms_is_in_force"),
         <- &[same("log.message.timestamp.before.max.ms", FOREVER)],
         "How far a record's time may lie behind the broker's; one further back is refused. Not looked at under LogAppendTime.";
-    timestamp_after_max_ms: i64, "message.timestamp.after.max.ms" = Some("3600000"), AtLeast(0), InForce,
+    timestamp_after_max_ms: i64, "message.timestamp.after.max.ms" = Some("3600000"), AtLeast(0), InForce("message_timestamp_after_max_ms_is_in_force"),
         <- &[same("log.message.timestamp.after.max.ms", "3600000")],
         "How far a record's time may lie ahead of the broker's; one further ahead is refused. Not looked at under LogAppendTime.";
     cleanup_policy: CleanupPolicy, "cleanup.policy" = Some("delete"), EachOf(&["compact", "delete"]), NoEffect("nothing deletes or compacts yet"),
@@ -292,8 +301,8 @@ pub(super) const TOPIC_UNREAD: &[Setting] = rows! {
         "How many replicas must have a batch before acks=all is answered.";
     "unclean.leader.election.enable": bool = Some("false"), Any, NoEffect("the one replica is always the leader"), <- &[same("unclean.leader.election.enable", "false")],
         "A replica that lags may become the leader, at the price of what it lacks.";
-    "compression.type": String = Some("producer"), OneOf(&["producer"]), Fixed("the broker never recompresses a batch"), <- &[same("compression.type", "producer")],
-        "How batches are compressed at rest: as their producer compressed them.";
+    "compression.type": String = Some("producer"), OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), NO_COMPRESSION, <- &[same("compression.type", "producer")],
+        "How batches are compressed at rest. Here always as their producer compressed them, and every consumer reads all codecs.";
     "compression.gzip.level": i32 = Some("-1"), OneOf(&["-1", "1", "2", "3", "4", "5", "6", "7", "8", "9"]), NO_COMPRESSION, <- &[same("compression.gzip.level", "-1")],
         "The level for compression.type=gzip.";
     "compression.lz4.level": i32 = Some("9"), Between(1, 17), NO_COMPRESSION, <- &[same("compression.lz4.level", "9")],
@@ -316,6 +325,14 @@ pub(super) const TOPIC_UNREAD: &[Setting] = rows! {
         "Replicas whose leader sends to them slowly.";
     "follower.replication.throttled.replicas": Vec<String> = Some(""), Empty, ONE_REPLICA, <- &[],
         "Replicas that copy slowly.";
+};
+
+/// Rows of a consumer group; a group without its own has the broker's `group.`-settings of the same name.
+pub(super) const GROUP: &[Setting] = rows! {
+    "consumer.session.timeout.ms": i32 = Some("45000"), AtLeast(1), InForce("a_groups_settings_are_kept"), <- &[],
+        "How long a member may stay silent before it is taken out of the group.";
+    "consumer.heartbeat.interval.ms": i32 = Some("5000"), AtLeast(1), InForce("a_groups_settings_are_kept"), <- &[],
+        "How often a member is told to send heartbeats.";
 };
 
 /// Beginnings of names that Kafka knows and a single plaintext node cannot serve, each with the reason.

@@ -1,7 +1,7 @@
 //! Changes of the catalog: planned, committed, and only then carried out and answered, one at a time.
 //!
-//! Owns: the catalog's [`State`], the block of producer ids, and the partitions' directories from the day they
-//! are made to the day they are renamed away. Invariants:
+//! Owns: the catalog's [`State`], the settings in force, the block of producer ids, and the partitions' directories
+//! from the day they are made to the day they are renamed away. Invariants:
 //! 1. A change is planned on the state, committed to `__cluster_metadata-0` by the writer, and only when its
 //!    records are synced applied, carried out and answered; one change at a time, so no plan is ever stale.
 //! 2. A producer id is handed out only from a block whose record is synced.
@@ -9,18 +9,21 @@
 //!
 //! May lose data: L6 (topic deletion).
 
-use super::plan::{self, Plan, Planned};
-use super::{Answer, CATALOG_TOKEN, Checkpoints, Mailbox, Reply, Request, Rooms, answer};
+use super::plan::{self, NewTopic, Plan, Planned};
+use super::settings::{self, SettingsPlan};
+use super::{
+    Answer, BrokerTime, CATALOG_TOKEN, Checkpoints, Mailbox, Reply, Request, Rooms, answer,
+};
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
-use crate::catalog::{METADATA_TOPIC, Published, State, Topic};
+use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, Topic};
 use crate::config::{Config, TopicConfig};
 use crate::error::{ErrorCode, Result};
 use crate::storage::{Partition, Status};
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{MetadataRecord, ProducerIdsRecord};
 use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, RecoveryPoints, Refusal};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -33,6 +36,8 @@ enum Change {
     Grow(Plan, Reply),
     Delete(Plan, Reply),
     Dropping(Plan, Vec<Arc<Partition>>, Reply),
+    Configure(SettingsPlan, Reply),
+    OffsetsTopic(Plan, Option<Reply>),
     ProducerIds(MetadataRecord, Reply),
 }
 
@@ -49,6 +54,7 @@ pub struct Changes {
     producer_ids: Range<i64>,
     busy: Option<Change>,
     waiting: VecDeque<(Request, Reply)>,
+    deleted: BTreeSet<String>,
 }
 
 impl Changes {
@@ -65,7 +71,7 @@ impl Changes {
         Changes {
             mailbox,
             writer,
-            config: rooms.config.clone(),
+            config: rooms.settings.get(),
             rooms,
             checkpoints,
             state,
@@ -74,6 +80,7 @@ impl Changes {
             producer_ids: 0..0,
             busy: None,
             waiting: VecDeque::new(),
+            deleted: BTreeSet::new(),
         }
     }
 
@@ -81,6 +88,55 @@ impl Changes {
     pub fn ask(&mut self, request: Request, reply: Reply) {
         self.waiting.push_back((request, reply));
         self.go_on();
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The topics as the records describe them.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The topics that were deleted since this was last asked.
+    pub fn take_deleted(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.deleted)
+    }
+
+    /// Saves broker time, as the checkpoints are.
+    pub fn save_time(&self, time: &BrokerTime) {
+        warn(time.save(&self.rooms.data));
+    }
+
+    /// Makes the topic of committed offsets, if nothing is in hand; who is in hand may be making it.
+    pub fn make_offsets_topic(&mut self, reply: Option<Reply>) {
+        let made = self.state.topics.contains_key(OFFSETS_TOPIC);
+        if made || self.busy.is_some() {
+            return reply.into_iter().for_each(|reply| {
+                answer(reply, Answer::OffsetsTopic(ErrorCode::None));
+            });
+        }
+        let config = &self.config;
+        let overrides = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            (
+                "segment.bytes",
+                config.offsets_topic_segment_bytes.to_string(),
+            ),
+        ];
+        let topic = NewTopic {
+            name: OFFSETS_TOPIC.into(),
+            partitions: config.offsets_topic_num_partitions,
+            replication_factor: 1,
+            overrides: overrides.map(|(name, value)| (name.into(), value)).into(),
+            ..NewTopic::default()
+        };
+        let plan = plan::create_topics(&self.state, config, vec![topic], new_id);
+        self.commit(&plan.records);
+        self.busy = Some(Change::OffsetsTopic(plan, reply));
     }
 
     /// Whether no change is in hand.
@@ -119,8 +175,6 @@ impl Changes {
                 topics,
                 validate_only,
             } => {
-                // Without randomness two topics would have one id, so there is no going on.
-                let new_id = || Uuid::random().expect("getrandom works once the system is up");
                 let plan = plan::create_topics(state, config, topics, new_id);
                 self.commit_unless(validate_only, plan, reply, Change::Create);
             }
@@ -135,6 +189,20 @@ impl Changes {
                 let plan = plan::delete_topics(state, config, &topics);
                 self.commit_unless(false, plan, reply, Change::Delete);
             }
+            Request::AlterConfigs {
+                resources,
+                validate_only,
+            } => {
+                let plan = settings::alter(state, config, &resources);
+                if validate_only || plan.records.is_empty() {
+                    return answer(reply, Answer::Configs(plan.faults));
+                }
+                self.commit(&plan.records);
+                self.busy = Some(Change::Configure(plan, reply));
+            }
+            Request::OffsetsTopic => self.make_offsets_topic(Some(reply)),
+            // Not the catalog's: the coordinator has taken it.
+            Request::Group { .. } => {}
             Request::NewProducerId => match self.producer_ids.next() {
                 Some(id) => answer(reply, Answer::ProducerId(Ok(id))),
                 None => {
@@ -185,9 +253,24 @@ impl Changes {
             return self.go_on();
         }
         match change {
-            Change::Create(plan, reply) => self.create(plan, reply),
+            Change::Create(mut plan, reply) => {
+                self.create(&mut plan);
+                answer(reply, Answer::Topics(plan.topics));
+            }
+            Change::OffsetsTopic(mut plan, reply) => {
+                self.create(&mut plan);
+                let fault = plan
+                    .topics
+                    .iter()
+                    .find_map(|planned| planned.fault.as_ref());
+                let code = fault.map_or(ErrorCode::None, |_| ErrorCode::CoordinatorNotAvailable);
+                reply
+                    .into_iter()
+                    .for_each(|reply| answer(reply, Answer::OffsetsTopic(code)));
+            }
             Change::Grow(plan, reply) => self.grow(plan, reply),
             Change::Delete(plan, reply) => self.delete(plan, reply),
+            Change::Configure(plan, reply) => self.configure(plan, reply),
             Change::ProducerIds(record, reply) => {
                 let first = self.state.next_producer_id;
                 self.state.apply(&record);
@@ -199,7 +282,8 @@ impl Changes {
         self.go_on();
     }
 
-    fn create(&mut self, mut plan: Plan, reply: Reply) {
+    fn create(&mut self, plan: &mut Plan) {
+        settings::tell_what_has_no_effect(&plan.records);
         plan.records
             .iter()
             .for_each(|record| self.state.apply(record));
@@ -226,7 +310,6 @@ impl Changes {
         }
         self.published
             .change(|catalog| made.into_iter().for_each(|topic| catalog.insert(topic)));
-        answer(reply, Answer::Topics(plan.topics));
     }
 
     fn grow(&mut self, mut plan: Plan, reply: Reply) {
@@ -313,6 +396,8 @@ impl Changes {
             .collect();
         self.published
             .change(|catalog| topics.iter().for_each(|topic| catalog.remove(&topic.name)));
+        self.deleted
+            .extend(topics.iter().map(|topic| topic.name.to_string()));
         let partitions: Vec<Arc<Partition>> = topics
             .iter()
             .flat_map(|topic| topic.partitions.clone())
@@ -322,6 +407,17 @@ impl Changes {
             mailbox: self.mailbox.clone(),
         }]);
         self.busy = Some(Change::Dropping(plan, partitions, reply));
+    }
+
+    /// Settings are in force before the change is answered.
+    fn configure(&mut self, plan: SettingsPlan, reply: Reply) {
+        plan.records
+            .iter()
+            .for_each(|record| self.state.apply(record));
+        let jobs = settings::put_in_force(&plan, &self.state, &self.rooms, &self.published);
+        self.config = self.rooms.settings.get();
+        self.writer.submit(jobs);
+        answer(reply, Answer::Configs(plan.faults));
     }
 
     /// The writer let go of the logs that it was told to.
@@ -358,9 +454,26 @@ fn fail(change: Change, code: ErrorCode) {
             }
             answer(reply, Answer::Topics(plan.topics));
         }
+        Change::Configure(mut plan, reply) => {
+            for fault in plan.faults.iter_mut().filter(|fault| fault.is_none()) {
+                *fault = Some((code, "The change could not be recorded.".into()));
+            }
+            answer(reply, Answer::Configs(plan.faults));
+        }
         Change::ProducerIds(_, reply) => answer(reply, Answer::ProducerId(Err(code))),
+        Change::OffsetsTopic(_, reply) => reply.into_iter().for_each(|reply| {
+            answer(
+                reply,
+                Answer::OffsetsTopic(ErrorCode::CoordinatorNotAvailable),
+            );
+        }),
         Change::Dropping(..) => {}
     }
+}
+
+/// Without randomness two topics would have one id, so there is no going on.
+fn new_id() -> Uuid {
+    Uuid::random().expect("getrandom works once the system is up")
 }
 
 fn warn(result: Result<()>) {

@@ -12,7 +12,7 @@
 //! May lose data: L6 (topic deletion), L9 (directory entries).
 
 use crate::catalog::is_internal;
-use crate::config::{Config, TopicConfig};
+use crate::config::{self, TopicConfig};
 use crate::error::{Context, Result};
 use crate::storage::{self, Log, LogSettings, Partition, Snapshot, Status, View, checkpoint};
 use crate::sys;
@@ -31,7 +31,7 @@ pub struct Rooms {
     /// The data directory.
     pub data: PathBuf,
     /// The broker's settings.
-    pub config: Arc<Config>,
+    pub settings: Arc<config::Published>,
     /// What all logs share.
     pub storage: Arc<storage::Shared>,
 }
@@ -129,6 +129,17 @@ impl Rooms {
         Job::Adopt {
             partition,
             log: Box::new(log),
+            flush,
+        }
+    }
+
+    /// The job that tells the writer of a topic's new settings.
+    pub fn configure(&self, partition: Arc<Partition>, config: &TopicConfig) -> Job {
+        let topic = &partition.topic;
+        let (settings, flush) = (log_settings(topic, config), flush_policy(topic, config));
+        Job::Configure {
+            partition,
+            settings,
             flush,
         }
     }

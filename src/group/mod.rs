@@ -6,18 +6,39 @@
 //! Invariants: a step that has records counts only once they are synced: until then the group is as it was, and its
 //! next event waits; a step whose records are refused never was.
 
+pub mod classic;
+pub mod consumer;
+pub mod groups;
+mod offsets;
+#[cfg(test)]
+mod property_tests;
+mod purge;
+mod reads;
 pub mod records;
 
+pub use groups::{Effect, Groups};
+
+use crate::api::consumer_group_describe::{
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
+};
 use crate::api::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
 };
+use crate::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use crate::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use crate::api::join_group::{JoinGroupRequest, JoinGroupResponse};
 use crate::api::leave_group::{LeaveGroupRequest, LeaveGroupResponse};
+use crate::api::list_groups::{ListGroupsRequest, ListGroupsResponse};
+use crate::api::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+use crate::api::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
+use crate::api::offset_fetch::{OffsetFetchRequest, OffsetFetchResponse};
 use crate::api::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use crate::catalog::State;
 use crate::config::Config;
+use crate::error::ErrorCode;
 use crate::wire::Uuid;
+use classic::ClassicGroup;
+use consumer::ConsumerGroup;
 use records::Record;
 
 /// What a step may look at besides the group itself.
@@ -43,6 +64,47 @@ pub enum Ask {
     Heartbeat(HeartbeatRequest),
     Leave(LeaveGroupRequest),
     ConsumerHeartbeat(ConsumerGroupHeartbeatRequest),
+}
+
+impl Ask {
+    /// The group that is asked.
+    pub fn group(&self) -> &str {
+        match self {
+            Ask::Join(request) => &request.group_id,
+            Ask::Sync(request) => &request.group_id,
+            Ask::Heartbeat(request) => &request.group_id,
+            Ask::Leave(request) => &request.group_id,
+            Ask::ConsumerHeartbeat(request) => &request.group_id,
+        }
+    }
+
+    /// The answer if what it asks for cannot be.
+    fn refusal(&self, code: ErrorCode) -> Told {
+        let error_code = code.code();
+        match self {
+            Ask::Join(request) => Told::Join(JoinGroupResponse {
+                error_code,
+                member_id: request.member_id.clone(),
+                ..Default::default()
+            }),
+            Ask::Sync(_) => Told::Sync(SyncGroupResponse {
+                error_code,
+                ..Default::default()
+            }),
+            Ask::Heartbeat(_) => Told::Heartbeat(HeartbeatResponse {
+                error_code,
+                ..Default::default()
+            }),
+            Ask::Leave(_) => Told::Leave(LeaveGroupResponse {
+                error_code,
+                ..Default::default()
+            }),
+            Ask::ConsumerHeartbeat(_) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
+                error_code,
+                ..Default::default()
+            }),
+        }
+    }
 }
 
 /// A request's answer.
@@ -92,6 +154,231 @@ impl<W> Default for Effects<W> {
         Effects {
             records: Vec::new(),
             told: Vec::new(),
+        }
+    }
+}
+
+/// What is asked of the coordinator.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// By a member, of its group.
+    Member(Box<Ask>),
+    /// Commit offsets.
+    Commit(OffsetCommitRequest),
+    /// Take offsets away.
+    DeleteOffsets(OffsetDeleteRequest),
+    /// Take a group away, by its id.
+    Delete(String),
+    /// Look something up.
+    Read(Read),
+}
+
+/// A question that changes nothing; with the version where the answer depends on it.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Read {
+    Offsets(OffsetFetchRequest, i16),
+    List(ListGroupsRequest),
+    Describe(DescribeGroupsRequest, i16),
+    DescribeConsumer(ConsumerGroupDescribeRequest),
+}
+
+/// What the coordinator answers.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Response {
+    Member(Told),
+    Commit(OffsetCommitResponse),
+    DeleteOffsets(OffsetDeleteResponse),
+    Deleted(ErrorCode),
+    Offsets(OffsetFetchResponse),
+    List(ListGroupsResponse),
+    Described(DescribeGroupsResponse),
+    DescribedConsumer(ConsumerGroupDescribeResponse),
+}
+
+/// One group, of one of the two kinds.
+#[derive(Clone)]
+pub enum Group<W> {
+    /// Its members divide the partitions among themselves.
+    Classic(ClassicGroup<W>),
+    /// The broker divides them (KIP-848).
+    Consumer(ConsumerGroup<W>),
+}
+
+impl<W: Clone> Group<W> {
+    /// A group that nobody knows of yet.
+    pub fn new(id: &str, env: &Env<'_>) -> Group<W> {
+        Group::Classic(ClassicGroup::new(id, env))
+    }
+
+    /// Takes in a record of the log, at start.
+    pub fn replay(&mut self, record: &Record, env: &Env<'_>) {
+        match (record, &mut *self) {
+            (Record::Group(id, Some(value)), _) => {
+                *self = Group::Classic(ClassicGroup::replay(id, value, env));
+            }
+            (Record::Group(id, None), Group::Classic(_))
+            | (Record::ConsumerGroup(id, None), Group::Consumer(_)) => *self = Group::new(id, env),
+            (Record::Group(_, None), Group::Consumer(_)) => {}
+            (_, Group::Consumer(group)) => group.replay(record, env),
+            (Record::ConsumerGroup(id, Some(_)) | Record::Member(id, _, Some(_)), _) => {
+                let mut group = ConsumerGroup::new(id);
+                group.replay(record, env);
+                *self = Group::Consumer(group);
+            }
+            // What is left of a group that was taken away.
+            (_, Group::Classic(_)) => {}
+        }
+    }
+
+    /// Every record was replayed.
+    pub fn loaded(&mut self, env: &Env<'_>) {
+        if let Group::Consumer(group) = self {
+            group.loaded(env);
+        }
+    }
+
+    /// Takes up an event; a group may change its kind by it.
+    pub fn step(&mut self, event: Event<W>, env: &Env<'_>, effects: &mut Effects<W>) {
+        if let Group::Classic(classic) = self
+            && let Event::Asked(ask, asker) = &event
+            && let Ask::ConsumerHeartbeat(_) = **ask
+        {
+            match ConsumerGroup::from_classic(classic, env, effects) {
+                Ok(group) => *self = Group::Consumer(group),
+                Err((code, message)) => {
+                    let told = Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
+                        error_code: code.code(),
+                        error_message: Some(message),
+                        ..ConsumerGroupHeartbeatResponse::default()
+                    });
+                    return effects.told.push((asker.waiter.clone(), told));
+                }
+            }
+        }
+        match self {
+            Group::Classic(group) => group.step(event, env, effects),
+            Group::Consumer(group) => {
+                group.step(event, env, effects);
+                if let Some(classic) = group.to_classic(env, effects) {
+                    *self = Group::Classic(classic);
+                }
+            }
+        }
+    }
+
+    /// Whether a member, or somebody by hand, may commit offsets now.
+    pub fn check_commit(
+        &mut self,
+        request: &OffsetCommitRequest,
+        version: i16,
+        env: &Env<'_>,
+    ) -> Result<(), ErrorCode> {
+        let (member, instance) = (&request.member_id, request.group_instance_id.as_deref());
+        let epoch = request.generation_id_or_member_epoch;
+        match self {
+            Group::Classic(group) => group.check_commit(member, instance, epoch, env),
+            Group::Consumer(group) => group.check_commit(member, instance, epoch, version, env),
+        }
+    }
+
+    /// Whether offsets may be taken away by hand: what members read is told topic by topic, but members of an
+    /// unknown protocol may read anything.
+    pub fn check_delete_offsets(&self) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) if group.protocol_type() != Some("consumer") => {
+                group.check_delete()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether offsets grow old now, and since when at the earliest: the moment at which the group became empty, or
+    /// else each one's own commit.
+    pub fn offsets_expire_since(&self) -> Option<Option<i64>> {
+        match self {
+            Group::Classic(group) => match (group.protocol_type(), group.state_name()) {
+                (None, _) => Some(None),
+                (Some(_), "Empty") => {
+                    Some(Some(group.empty_since_ms()).filter(|since| *since >= 0))
+                }
+                (Some("consumer"), "Stable") => Some(None),
+                _ => None,
+            },
+            Group::Consumer(group) => Some(group.empty_since_ms()),
+        }
+    }
+
+    /// When an event is due.
+    pub fn due_ms(&self) -> Option<i64> {
+        match self {
+            Group::Classic(group) => group.due_ms(),
+            Group::Consumer(group) => group.due_ms(),
+        }
+    }
+
+    /// About how much memory its members take.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Group::Classic(group) => group.bytes(),
+            Group::Consumer(group) => group.bytes(),
+        }
+    }
+
+    /// Whether there is nothing to keep.
+    pub fn is_vacant(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_vacant(),
+            Group::Consumer(group) => group.is_vacant(),
+        }
+    }
+
+    /// Whether the topic is one that members read.
+    pub fn subscribed(&self, topic: &str) -> bool {
+        match self {
+            Group::Classic(group) => group.subscribed(topic),
+            Group::Consumer(group) => group.subscribed(topic),
+        }
+    }
+
+    /// Whether it may be deleted: it has no members.
+    pub fn check_delete(&self) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) => group.check_delete(),
+            Group::Consumer(group) => group.check_delete(),
+        }
+    }
+
+    /// The records that take it away, its offsets apart.
+    pub fn tombstones(&self) -> Vec<Record> {
+        match self {
+            Group::Classic(group) => vec![group.tombstone()],
+            Group::Consumer(group) => group.tombstones(),
+        }
+    }
+
+    /// Kafka's name for its state.
+    pub fn state_name(&self) -> &'static str {
+        match self {
+            Group::Classic(group) => group.state_name(),
+            Group::Consumer(group) => group.state_name(),
+        }
+    }
+
+    /// Kafka's name for its kind.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Group::Classic(_) => "classic",
+            Group::Consumer(_) => "consumer",
+        }
+    }
+
+    /// What its members do: `consumer`, `connect`, ...; empty for a group of nothing but offsets.
+    pub fn protocol_type(&self) -> &str {
+        match self {
+            Group::Classic(group) => group.protocol_type().unwrap_or_default(),
+            Group::Consumer(_) => "consumer",
         }
     }
 }

@@ -227,3 +227,108 @@ fn key_of(kind: i16, group: &str, of: &str) -> Vec<u8> {
     writer.string(Some(of), false);
     writer.bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+        let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).unwrap();
+        digits.chunks(2).map(byte).collect()
+    }
+
+    /// By hand, from Kafka's `OffsetCommitKey.json` and `OffsetCommitValue.json`.
+    #[test]
+    fn an_offset_is_kafkas_bytes() {
+        let record = Record::Offset(
+            "g".into(),
+            "t".into(),
+            2,
+            Some(OffsetCommitValue {
+                offset: 42,
+                leader_epoch: 7,
+                metadata: "m".into(),
+                commit_timestamp: 1000,
+                expire_timestamp: -1,
+            }),
+        );
+        let (key, value) = record.encode();
+        assert_eq!(key, hex("0001 0001 67 0001 74 00000002"));
+        let expected = hex("0003 000000000000002a 00000007 0001 6d 00000000000003e8");
+        assert_eq!(value.as_deref(), Some(&expected[..]));
+        assert_eq!(Record::decode(&key, value.as_deref()), Ok(Some(record)));
+    }
+
+    /// By hand, from Kafka's `GroupMetadataValue.json`, version 3.
+    #[test]
+    fn a_classic_group_is_kafkas_bytes() {
+        let member = MemberMetadata {
+            member_id: "a".into(),
+            group_instance_id: None,
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            rebalance_timeout: 300,
+            session_timeout: 45,
+            subscription: vec![1],
+            assignment: vec![2, 3],
+        };
+        let value = GroupMetadataValue {
+            protocol_type: "consumer".into(),
+            generation: 5,
+            protocol: Some("range".into()),
+            leader: Some("a".into()),
+            current_state_timestamp: 9,
+            members: vec![member],
+        };
+        let (key, bytes) = Record::Group("g".into(), Some(value)).encode();
+        assert_eq!(key, hex("0002 0001 67"));
+        let expected = hex(
+            "0003 0008 636f6e73756d6572 00000005 0005 72616e6765 0001 61 0000000000000009
+             00000001 0001 61 ffff 0001 63 0002 2f68 0000012c 0000002d 00000001 01 00000002 0203",
+        );
+        assert_eq!(bytes, Some(expected));
+    }
+
+    /// By hand, from Kafka's `ConsumerGroup*.json`.
+    #[test]
+    fn a_consumer_group_is_kafkas_bytes() {
+        let epoch = ConsumerGroupMetadataValue {
+            epoch: 3,
+            metadata_hash: 0,
+        };
+        let (key, value) = Record::ConsumerGroup("g".into(), Some(epoch)).encode();
+        assert_eq!(key, hex("0003 0001 67"));
+        assert_eq!(value, Some(hex("0000 00000003 00")));
+        let current = ConsumerGroupCurrentMemberAssignmentValue {
+            member_epoch: 3,
+            previous_member_epoch: 2,
+            state: 0,
+            assigned_partitions: vec![TopicPartitions {
+                topic_id: Uuid([1; 16]),
+                partitions: vec![4],
+            }],
+            partitions_pending_revocation: vec![],
+        };
+        let (key, value) = Record::Current("g".into(), "m".into(), Some(current)).encode();
+        assert_eq!(key, hex("0008 0001 67 0001 6d"));
+        let expected = hex(
+            "0000 00000003 00000002 00 02 01010101010101010101010101010101 02 00000004 00 01 00",
+        );
+        assert_eq!(value, Some(expected));
+    }
+
+    #[test]
+    fn what_others_wrote_is_stepped_over_and_nonsense_refused() {
+        // A transaction's key of Kafka's share groups, and an old partition metadata record.
+        assert_eq!(Record::decode(&hex("000b 0001 67"), Some(&[])), Ok(None));
+        assert_eq!(Record::decode(&hex("0004 0001 67"), Some(&[])), Ok(None));
+        assert!(Record::decode(&hex("0002 0009 67"), None).is_err());
+        assert!(Record::decode(&hex("0002 0001 67"), Some(&hex("0063"))).is_err());
+        assert!(Record::decode(&hex("0002 ffff"), None).is_err());
+        assert_eq!(
+            Record::decode(&hex("0002 0001 67"), None),
+            Ok(Some(Record::Group("g".into(), None)))
+        );
+    }
+}

@@ -56,7 +56,7 @@ pub struct Connection {
 impl Connection {
     /// A connection on a socket that was just accepted.
     pub fn new(broker: Arc<Broker>, socket: Arc<TcpStream>) -> std::io::Result<Connection> {
-        let config = &broker.config;
+        let config = broker.config();
         socket.set_nodelay(true)?;
         // A client that never reads its answer is as idle as one that never asks.
         socket.set_write_timeout(Some(idle_limit(&broker).max(SEND_LIMIT_MIN)))?;
@@ -131,6 +131,7 @@ impl Connection {
             local: self.local,
             caller: &self.caller,
             request,
+            client_id: String::new(),
             hints: &mut self.hints,
         };
         match api::dispatch(call, frame).map_err(Fault::Refused)? {
@@ -246,7 +247,7 @@ impl Connection {
         if !self.pending.is_empty() {
             return None;
         }
-        let limit = Duration::from_millis(self.broker.config.request_receive_timeout_ms as u64);
+        let limit = Duration::from_millis(self.broker.config().request_receive_timeout_ms as u64);
         self.input
             .gives_up_at(limit)
             .or_else(|| self.last_active.checked_add(idle_limit(&self.broker)))
@@ -266,6 +267,6 @@ impl Connection {
 
 fn idle_limit(broker: &Broker) -> Duration {
     // Negative: no limit, as in Kafka; a century serves for that.
-    let ms = u64::try_from(broker.config.connections_idle_ms_max).unwrap_or(u64::MAX);
+    let ms = u64::try_from(broker.config().connections_idle_ms_max).unwrap_or(u64::MAX);
     Duration::from_millis(ms.clamp(1, 100 * 365 * 86_400_000))
 }

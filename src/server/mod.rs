@@ -199,11 +199,15 @@ impl Server {
     }
 
     fn register(&self, socket: &Arc<TcpStream>, peer: SocketAddr) -> Option<u64> {
-        let config = &self.broker.config;
+        let config = self.broker.config();
+        let connections_max = self
+            .broker
+            .connections_possible
+            .min(config.connections_max as usize);
         let mut table = self.open.table.lock();
         let of_peer = table.sockets.values().filter(|(_, ip)| *ip == peer.ip());
         let refused = match () {
-            _ if table.sockets.len() >= self.broker.connections_max => "max.connections",
+            _ if table.sockets.len() >= connections_max => "max.connections",
             _ if config.connections_per_ip_max < i32::MAX
                 && of_peer.count() >= config.connections_per_ip_max as usize =>
             {

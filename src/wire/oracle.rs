@@ -173,6 +173,7 @@ macro_rules! agree {
 }
 
 agree! {
+    alter_configs AlterConfigsRequest AlterConfigsResponse;
     api_versions ApiVersionsRequest ApiVersionsResponse;
     consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse;
     consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse;
@@ -187,9 +188,11 @@ agree! {
     fetch FetchRequest FetchResponse;
     find_coordinator FindCoordinatorRequest FindCoordinatorResponse;
     heartbeat HeartbeatRequest HeartbeatResponse;
+    incremental_alter_configs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse;
     init_producer_id InitProducerIdRequest InitProducerIdResponse;
     join_group JoinGroupRequest JoinGroupResponse;
     leave_group LeaveGroupRequest LeaveGroupResponse;
+    list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse;
     list_groups ListGroupsRequest ListGroupsResponse;
     list_offsets ListOffsetsRequest ListOffsetsResponse 10;
     metadata MetadataRequest MetadataResponse;

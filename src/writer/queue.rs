@@ -10,7 +10,7 @@ use crate::control;
 use crate::error::ErrorCode;
 use crate::lock::{Mutex, Rank};
 use crate::server::waiting::{Inbox, Outcome, Ticket};
-use crate::storage::{Log, Partition, Refused, Wake};
+use crate::storage::{Log, LogSettings, Partition, Refused, Wake};
 use std::io;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
@@ -148,6 +148,15 @@ pub enum Job {
         partition: Arc<Partition>,
         /// The log.
         log: Box<Log>,
+        /// When to sync it.
+        flush: FlushPolicy,
+    },
+    /// Keep a log by other settings: they hold for what is staged from now on.
+    Configure {
+        /// Whose log.
+        partition: Arc<Partition>,
+        /// Its settings.
+        settings: LogSettings,
         /// When to sync it.
         flush: FlushPolicy,
     },

@@ -1,10 +1,11 @@
-//! What the writer does between turns: late syncs, recovery points, and the close.
+//! What the writer does between turns: late syncs, changed settings, recovery points, and the close.
 //!
 //! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
 //! snapshots beside it, are synced; an idle writer has no deadline, so it neither wakes nor writes.
 
-use super::{CHECKPOINT_INTERVAL, Held, Writer};
+use super::{CHECKPOINT_INTERVAL, FlushPolicy, Held, Writer};
 use crate::error::{Error, Result};
+use crate::storage::LogSettings;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,6 +34,21 @@ impl Writer {
                 self.control.recovery_points(self.recovery_points());
             }
         }
+    }
+
+    /// Keeps a log by other settings. Where consumers were shown what is not synced and shall be no more, it is synced
+    /// first: a high watermark never falls (P2).
+    pub(super) fn configure(&mut self, serial: u64, settings: LogSettings, flush: FlushPolicy) {
+        if flush.every_turn() && self.lagging.remove(&serial) {
+            self.sync(vec![serial]);
+        }
+        // One that was dropped, or that could not be opened, is not held.
+        let Some(held) = self.held.get_mut(&serial) else {
+            return;
+        };
+        held.flush = flush;
+        held.log.set_settings(settings);
+        self.publish(serial);
     }
 
     fn recovery_points(&self) -> RecoveryPoints {

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod producer;
+pub mod settings;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

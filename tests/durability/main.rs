@@ -6,6 +6,7 @@ mod clean_stop;
 mod common;
 mod damage;
 mod failed_sync;
+mod flush_settings;
 mod full_disk;
 mod lost_state;
 mod power;

@@ -213,3 +213,16 @@ fn init_producer_id_with_an_id_or_a_transaction() {
     );
     assert_ne!(transactional.error_code, 0);
 }
+
+/// Of more producers than are remembered, those idle longest are forgotten: their retry is a record like any other.
+#[test]
+fn producer_state_max_is_in_force() {
+    let (_data, _broker, mut client) = start(&["producer.state.max=2"]);
+    client.create("t", &[]);
+    let ids: Vec<i64> = (0..5).map(|_| client.producer_id()).collect();
+    for (offset, id) in (0..).zip(&ids) {
+        assert_eq!(client.store("t", &sequenced(*id, 0, 0, &["x"])), offset);
+    }
+    assert_eq!(client.store("t", &sequenced(ids[4], 0, 0, &["x"])), 4);
+    assert_eq!(client.store("t", &sequenced(ids[0], 0, 0, &["x"])), 5);
+}

@@ -7,11 +7,17 @@ mod admin;
 mod epochs;
 mod fetch;
 mod fetch_waits;
+mod group_members;
+mod group_settings;
 mod idempotence;
 mod metadata;
+mod offset_commits;
 mod offsets;
 mod pipelining;
 mod produce;
+mod settings;
+mod settings_in_force;
+mod settings_refused;
 mod versions;
 
 use common::Broker;

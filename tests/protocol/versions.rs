@@ -2,6 +2,7 @@
 
 use crate::common::client::{Client, batch, fetch_partition};
 use crate::start;
+use ottla::api::alter_configs::{AlterConfigsRequest, AlterConfigsResponse};
 use ottla::api::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 use ottla::api::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
 use ottla::api::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
@@ -12,7 +13,11 @@ use ottla::api::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
 use ottla::api::fetch::{FetchRequest, FetchResponse, FetchTopic};
+use ottla::api::incremental_alter_configs::{
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
 use ottla::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use ottla::api::list_config_resources::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use ottla::api::list_offsets::{ListOffsetsPartition, ListOffsetsTopic};
 use ottla::api::list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
 use ottla::api::metadata::{MetadataRequest, MetadataResponse};
@@ -46,7 +51,7 @@ fn keys(answer: &ApiVersionsResponse) -> Vec<i16> {
 #[test]
 fn api_versions_answers_in_every_version() {
     let (_data, _broker, mut client) = start(&[]);
-    let built = [0, 1, 2, 3, 18, 19, 20, 22, 23, 32, 37, 60, 75];
+    let built = [0, 1, 2, 3, 18, 19, 20, 22, 23, 32, 33, 37, 44, 60, 74, 75];
     for version in 0..=4 {
         let answer = ask(&mut client, version);
         assert_eq!(answer.error_code, 0);
@@ -179,6 +184,14 @@ fn every_version_of_every_api_that_is_advertised_is_answered() {
         ask_all::<_, DescribeClusterResponse>(c, left, &DescribeClusterRequest::default())
     {
         assert_eq!((answer.error_code, answer.brokers.len()), (0, 1));
+    }
+    let nothing = IncrementalAlterConfigsRequest::default();
+    ask_all::<_, IncrementalAlterConfigsResponse>(c, left, &nothing);
+    ask_all::<_, AlterConfigsResponse>(c, left, &AlterConfigsRequest::default());
+    for (version, answer) in
+        ask_all::<_, ListConfigResourcesResponse>(c, left, &ListConfigResourcesRequest::default())
+    {
+        assert_eq!(answer.config_resources.len(), [0, 3][version as usize]);
     }
     let all = DescribeTopicPartitionsRequest::default();
     for (_, answer) in ask_all::<_, DescribeTopicPartitionsResponse>(c, left, &all) {

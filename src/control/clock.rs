@@ -1,0 +1,101 @@
+//! Broker time (promise P8): what ages are counted in, since the wall clock of a box without a battery cannot be
+//! trusted.
+//!
+//! ```text
+//! broker time = what was saved + CLOCK_BOOTTIME since then, and as much again, at most, while the wall is ahead
+//! ```
+//! Invariants: it never runs backwards, nor faster than twice as fast as time passes; a wall clock that is behind
+//! it, or jumps ahead by thirty years, ages nothing by itself. It is saved with the checkpoints, never at idle.
+
+use crate::error::Result;
+use crate::storage::checkpoint;
+use crate::sys;
+use crate::writer::wall_clock_ms;
+use std::path::Path;
+
+/// The file that it is saved in: the format's version, the number of lines that follow, ms since 1970.
+const FILE: &str = "broker-time-checkpoint";
+
+/// Broker time, as of the last look at the clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokerTime {
+    time_ms: i64,
+    boot_ms: i64,
+}
+
+impl BrokerTime {
+    /// Goes on from what was saved; the very first one begins at the wall clock.
+    pub fn load(data: &Path) -> BrokerTime {
+        let parse = |text: &str| match text.lines().collect::<Vec<_>>()[..] {
+            ["0", "1", ms] => ms.parse().ok(),
+            _ => None,
+        };
+        let saved = checkpoint::read(&data.join(FILE), parse).unwrap_or_else(|error| {
+            log::warn!("{error}; broker time begins at the wall clock");
+            None
+        });
+        BrokerTime {
+            time_ms: saved.unwrap_or_else(wall_clock_ms),
+            boot_ms: sys::boot_clock_ms(),
+        }
+    }
+
+    /// Saves it for the next start.
+    pub fn save(&self, data: &Path) -> Result<()> {
+        let text = format!("0\n1\n{}\n", self.time_ms);
+        checkpoint::write(&data.join(FILE), text.as_bytes())
+    }
+
+    /// Looks at the clocks: CLOCK_BOOTTIME and broker time, in ms.
+    pub fn now(&mut self) -> (i64, i64) {
+        let boot_ms = sys::boot_clock_ms();
+        (boot_ms, self.advance(boot_ms, wall_clock_ms()))
+    }
+
+    /// What it is at `boot_ms`, when the wall shows `wall_ms`.
+    fn advance(&mut self, boot_ms: i64, wall_ms: i64) -> i64 {
+        let passed = boot_ms.saturating_sub(self.boot_ms).max(0);
+        self.boot_ms = boot_ms;
+        self.time_ms = self.time_ms.saturating_add(passed);
+        let behind = wall_ms.saturating_sub(self.time_ms);
+        self.time_ms += behind.clamp(0, passed);
+        self.time_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: BrokerTime = BrokerTime {
+        time_ms: 1_000_000,
+        boot_ms: 500,
+    };
+
+    #[test]
+    fn a_wall_clock_in_1970_or_in_2056_ages_nothing_by_itself() {
+        let mut time = START;
+        assert_eq!(time.advance(1_500, 0), 1_001_000);
+        assert_eq!(time.advance(1_500, 2_700_000_000_000), 1_001_000);
+        assert_eq!(time.advance(2_500, 2_700_000_000_000), 1_003_000);
+        assert_eq!(time.advance(3_500, 0), 1_004_000);
+    }
+
+    #[test]
+    fn it_meets_the_wall_clock_and_then_keeps_its_pace() {
+        let mut time = START;
+        assert_eq!(time.advance(1_500, 1_001_500), 1_001_500);
+        assert_eq!(time.advance(2_500, 1_002_500), 1_002_500);
+        assert_eq!(time.advance(2_000, 1_002_500), 1_002_500);
+    }
+
+    #[test]
+    fn it_outlives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        START.save(dir.path()).unwrap();
+        assert_eq!(BrokerTime::load(dir.path()).time_ms, START.time_ms);
+        std::fs::write(dir.path().join(FILE), "garbage").unwrap();
+        let wall = wall_clock_ms();
+        assert!(BrokerTime::load(dir.path()).time_ms >= wall);
+    }
+}

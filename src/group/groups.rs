@@ -1,0 +1,509 @@
+//! All groups: each with its offsets, the events that wait for it, and the records that are on their way.
+//!
+//! Pure, like the machines in it: what is asked goes in with the time it is, and [`Effect`]s come out. Invariants:
+//! 1. A group's events are taken up in their order. One whose records are on their way holds up the next; only
+//!    commits of offsets, which change no membership, go side by side.
+//! 2. What takes offsets or the group away waits until no commit is on its way, so memory and log agree on what is
+//!    left.
+//! 3. Who asked is answered exactly once: by the step, when its records are synced, or with a refusal.
+
+use super::offsets::{self, Offsets};
+use super::records::Record;
+use super::{Ask, Asker, Effects, Env, Event, Group, Request, Response};
+use crate::api::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+use crate::api::offset_delete::OffsetDeleteRequest;
+use crate::error::ErrorCode;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+/// What a group takes of memory beside what is in it.
+const SLOT_BYTES: usize = 512;
+
+/// After a refusal, which a full disk gives at once, a group's timers rest for so long.
+const RETRY_MS: i64 = 1_000;
+
+/// What is to be done for a group.
+#[derive(Debug)]
+pub enum Effect<W> {
+    /// Commit these records of `group`, and call [`Groups::committed`] with the token.
+    Append {
+        /// Names the append.
+        token: u64,
+        /// Whose; all records of a group go into one partition of the log.
+        group: Arc<str>,
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// Give an answer.
+    Answer(W, Response),
+}
+
+/// Something that a group is to take up.
+enum Job<W> {
+    Step(Event<W>),
+    Commit(OffsetCommitRequest, Asker<W>),
+    DeleteOffsets(OffsetDeleteRequest, W),
+    Delete(W),
+    /// Forget what is older than its retention.
+    Expire,
+    /// Forget the offsets of topics that are gone.
+    ForgetTopics(Arc<BTreeSet<String>>),
+}
+
+impl<W> Job<W> {
+    fn takes_away(&self) -> bool {
+        !matches!(self, Job::Step(_) | Job::Commit(..))
+    }
+}
+
+/// Records on their way to the log, and what follows when they are there.
+pub(super) struct Writing<W> {
+    pub group: Arc<str>,
+    pub change: Change<W>,
+    /// Applied to the offsets, in order.
+    pub records: Vec<Record>,
+    pub answers: Vec<(W, Response)>,
+    /// Whom to answer what if they are refused.
+    pub refusal: Option<(W, Response)>,
+}
+
+pub(super) enum Change<W> {
+    /// The group as it will be.
+    Step(Box<Group<W>>),
+    Commit,
+    /// Offsets are taken away, or with them the group.
+    Purge {
+        group: bool,
+    },
+}
+
+/// One group.
+pub(super) struct Slot<W> {
+    pub group: Group<W>,
+    pub offsets: Offsets,
+    waiting: VecDeque<Job<W>>,
+    /// Whether a step or a purge is on its way.
+    pub is_held: bool,
+    commits: usize,
+    /// Its place among the timers.
+    due_ms: Option<i64>,
+    not_before_ms: i64,
+    /// What it counts for in memory.
+    bytes: usize,
+    /// Whether that is still so.
+    is_weighed: bool,
+}
+
+impl<W: Clone> Slot<W> {
+    fn new(id: &str, env: &Env<'_>) -> Slot<W> {
+        Slot {
+            group: Group::new(id, env),
+            offsets: Offsets::default(),
+            waiting: VecDeque::new(),
+            is_held: false,
+            commits: 0,
+            due_ms: None,
+            not_before_ms: i64::MIN,
+            bytes: 0,
+            is_weighed: false,
+        }
+    }
+
+    /// Whether clients are told that it exists.
+    pub fn is_known(&self) -> bool {
+        !self.group.is_vacant() || !self.offsets.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.is_held && self.commits == 0
+    }
+
+    fn may_begin(&self, job: &Job<W>) -> bool {
+        !self.is_held && (self.commits == 0 || !job.takes_away())
+    }
+}
+
+/// All groups of the broker.
+pub struct Groups<W> {
+    pub(super) slots: BTreeMap<Arc<str>, Slot<W>>,
+    due: BTreeSet<(i64, Arc<str>)>,
+    writing: HashMap<u64, Writing<W>>,
+    last_token: u64,
+    next_expiry_ms: i64,
+    /// What all groups count for in memory (P7), and whether growth is refused at present.
+    bytes: usize,
+    is_full: bool,
+    pub(super) effects: Vec<Effect<W>>,
+}
+
+impl<W: Clone> Default for Groups<W> {
+    fn default() -> Groups<W> {
+        Groups {
+            slots: BTreeMap::new(),
+            due: BTreeSet::new(),
+            writing: HashMap::new(),
+            last_token: 0,
+            next_expiry_ms: i64::MAX,
+            bytes: 0,
+            is_full: false,
+            effects: Vec::new(),
+        }
+    }
+}
+
+impl<W: Clone> Groups<W> {
+    /// Takes in a record of the log, at start, in its order.
+    pub fn replay(&mut self, record: Record, env: &Env<'_>) {
+        let id = record.group();
+        if !self.slots.contains_key(id) {
+            self.slots.insert(id.into(), Slot::new(id, env));
+        }
+        let Some(slot) = self.slots.get_mut(record.group()) else {
+            return;
+        };
+        match &record {
+            Record::Offset(..) => slot.offsets.apply(&record),
+            _ => slot.group.replay(&record, env),
+        }
+    }
+
+    /// All records were replayed: sessions begin, and what is not there any more is forgotten.
+    pub fn loaded(&mut self, env: &Env<'_>) {
+        self.slots.retain(|_, slot| slot.is_known());
+        self.next_expiry_ms = env.now_ms + env.config.offsets_retention_check_interval_ms;
+        let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
+        for id in ids {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.group.loaded(env);
+            }
+            self.settle(&id);
+        }
+    }
+
+    /// Takes up a request; what follows is in [`Groups::take_effects`].
+    pub fn ask(&mut self, request: Request, asker: Asker<W>, env: &Env<'_>) {
+        let (id, job) = match request {
+            Request::Member(ask) => (ask.group().to_owned(), Job::Step(Event::Asked(ask, asker))),
+            Request::Commit(request) => (request.group_id.clone(), Job::Commit(request, asker)),
+            Request::DeleteOffsets(request) => (
+                request.group_id.clone(),
+                Job::DeleteOffsets(request, asker.waiter),
+            ),
+            Request::Delete(id) => (id, Job::Delete(asker.waiter)),
+            Request::Read(read) => {
+                let response = self.read(&read, env);
+                return self.answer(asker.waiter, response);
+            }
+        };
+        self.push(id.into(), job, env);
+    }
+
+    /// Offsets of topics that were deleted are forgotten: a topic of the same name begins anew.
+    pub fn forget_topics(&mut self, topics: BTreeSet<String>, env: &Env<'_>) {
+        let topics = Arc::new(topics);
+        let concerned = |slot: &Slot<W>| topics.iter().any(|topic| slot.offsets.has_topic(topic));
+        let ids: Vec<Arc<str>> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| concerned(slot) || slot.commits > 0)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.push(id, Job::ForgetTopics(topics.clone()), env);
+        }
+    }
+
+    /// The log of groups was deleted, and all groups with it.
+    pub fn forget_all(&mut self, env: &Env<'_>) {
+        let writing: Vec<u64> = self.writing.keys().copied().collect();
+        for token in writing {
+            self.committed(token, Err(ErrorCode::CoordinatorNotAvailable), env);
+        }
+        self.slots.clear();
+        self.due.clear();
+        self.bytes = 0;
+    }
+
+    /// Does what the time has come for.
+    pub fn tick(&mut self, env: &Env<'_>) {
+        // Each once, so that a group which is due again at once holds up nothing else.
+        let later = self.due.split_off(&(env.now_ms + 1, Arc::from("")));
+        let due = std::mem::replace(&mut self.due, later);
+        for (_, id) in due {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.due_ms = None;
+            }
+            self.push(id, Job::Step(Event::Due), env);
+        }
+        self.is_full &= self.bytes > bytes_max(env) / 10 * 9;
+        if self.next_expiry_ms <= env.now_ms {
+            self.next_expiry_ms = env.now_ms + env.config.offsets_retention_check_interval_ms;
+            let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
+            for id in ids {
+                self.push(id, Job::Expire, env);
+            }
+        }
+    }
+
+    /// When [`Groups::tick`] has something to do next (CLOCK_BOOTTIME ms).
+    pub fn next_due_ms(&self) -> i64 {
+        let first = self.due.first().map_or(i64::MAX, |(at, _)| *at);
+        first.min(self.next_expiry_ms)
+    }
+
+    /// The records of an append are synced, or they were refused and nothing has changed.
+    pub fn committed(&mut self, token: u64, result: Result<(), ErrorCode>, env: &Env<'_>) {
+        let Some(writing) = self.writing.remove(&token) else {
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(&writing.group) else {
+            return;
+        };
+        slot.is_weighed = false;
+        match writing.change {
+            Change::Commit => slot.commits -= 1,
+            _ => slot.is_held = false,
+        }
+        match result {
+            Ok(()) => {
+                writing
+                    .records
+                    .iter()
+                    .for_each(|record| slot.offsets.apply(record));
+                match writing.change {
+                    Change::Step(next) => slot.group = *next,
+                    Change::Purge { group: true } => slot.group = Group::new(&writing.group, env),
+                    _ => {}
+                }
+                let answers = writing.answers.into_iter();
+                self.effects
+                    .extend(answers.map(|(waiter, told)| Effect::Answer(waiter, told)));
+            }
+            Err(code) => {
+                log::warn!("group {}: not recorded: {code:?}", writing.group);
+                slot.not_before_ms = env.now_ms + RETRY_MS;
+                let refusal = writing.refusal.into_iter();
+                self.effects
+                    .extend(refusal.map(|(waiter, told)| Effect::Answer(waiter, told)));
+            }
+        }
+        self.run(&writing.group, env);
+    }
+
+    /// What is to be done, in order.
+    pub fn take_effects(&mut self) -> Vec<Effect<W>> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// How many groups and offsets there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let offsets = self.slots.values().map(|slot| slot.offsets.len());
+        (self.slots.len(), offsets.sum())
+    }
+
+    pub(super) fn known(&self, id: &str) -> Option<(&Group<W>, &Offsets)> {
+        let slot = self.slots.get(id).filter(|slot| slot.is_known())?;
+        Some((&slot.group, &slot.offsets))
+    }
+
+    pub(super) fn all_known(&self) -> impl Iterator<Item = (&Arc<str>, &Group<W>)> {
+        let known = self.slots.iter().filter(|(_, slot)| slot.is_known());
+        known.map(|(id, slot)| (id, &slot.group))
+    }
+
+    pub(super) fn answer(&mut self, waiter: W, response: Response) {
+        self.effects.push(Effect::Answer(waiter, response));
+    }
+
+    fn push(&mut self, id: Arc<str>, job: Job<W>, env: &Env<'_>) {
+        let slot = self
+            .slots
+            .entry(id.clone())
+            .or_insert_with(|| Slot::new(&id, env));
+        slot.waiting.push_back(job);
+        self.run(&id, env);
+    }
+
+    /// Takes up what waits for a group, as far as it may.
+    fn run(&mut self, id: &Arc<str>, env: &Env<'_>) {
+        while let Some(slot) = self.slots.get_mut(id)
+            && let Some(job) = slot.waiting.pop_front()
+        {
+            if !slot.may_begin(&job) {
+                slot.waiting.push_front(job);
+                break;
+            }
+            match job {
+                Job::Step(event) => self.step(id, event, env),
+                Job::Commit(request, asker) => self.commit(id, request, asker, env),
+                Job::DeleteOffsets(request, waiter) => self.delete_offsets(id, request, waiter),
+                Job::Delete(waiter) => self.delete(id, waiter),
+                Job::Expire => self.expire(id, env),
+                Job::ForgetTopics(topics) => self.forget(id, &topics),
+            }
+        }
+        self.settle(id);
+    }
+
+    /// Gives a group its place among the timers, or drops it if it is nothing.
+    fn settle(&mut self, id: &Arc<str>) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        if let Some(at) = slot.due_ms.take() {
+            self.due.remove(&(at, id.clone()));
+        }
+        if slot.is_idle() && !slot.is_known() {
+            self.bytes -= slot.bytes;
+            self.slots.remove(id);
+            return;
+        }
+        if !std::mem::replace(&mut slot.is_weighed, true) {
+            let bytes = SLOT_BYTES + id.len() + slot.group.bytes() + slot.offsets.bytes();
+            self.bytes = self.bytes - slot.bytes + bytes;
+            slot.bytes = bytes;
+        }
+        // While something is on its way the next event waits anyway.
+        if !slot.is_held
+            && let Some(at) = slot.group.due_ms()
+        {
+            let at = at.max(slot.not_before_ms);
+            slot.due_ms = Some(at);
+            self.due.insert((at, id.clone()));
+        }
+    }
+
+    pub(super) fn write(&mut self, writing: Writing<W>, records: Vec<Record>) {
+        self.last_token += 1;
+        let (token, group) = (self.last_token, writing.group.clone());
+        self.writing.insert(token, writing);
+        self.effects.push(Effect::Append {
+            token,
+            group,
+            records,
+        });
+    }
+
+    fn step(&mut self, id: &Arc<str>, event: Event<W>, env: &Env<'_>) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let (refusal, may_grow) = match &event {
+            Event::Asked(ask, asker) => {
+                let grows = matches!(**ask, Ask::Join(_) | Ask::Sync(_));
+                let told = |code| (asker.waiter.clone(), Response::Member(ask.refusal(code)));
+                let full = told(ErrorCode::GroupMaxSizeReached);
+                (
+                    Some((told(ErrorCode::CoordinatorNotAvailable), full)),
+                    grows,
+                )
+            }
+            Event::Due => (None, false),
+        };
+        let mut next = slot.group.clone();
+        let mut effects = Effects::default();
+        next.step(event, env, &mut effects);
+        slot.is_weighed &= effects.records.is_empty() && !may_grow;
+        let (before, after) = match slot.is_weighed {
+            true => (0, 0),
+            false => (slot.group.bytes(), next.bytes()),
+        };
+        let refusal = match refusal {
+            Some((_, (waiter, full)))
+                if after > before && self.bytes + after - before > bytes_max(env) =>
+            {
+                return self.refuse_growth(waiter, full);
+            }
+            refusal => refusal.map(|(refusal, _)| refusal),
+        };
+        let answers = effects
+            .told
+            .into_iter()
+            .map(|(waiter, told)| (waiter, Response::Member(told)));
+        if effects.records.is_empty() {
+            slot.group = next;
+            self.effects
+                .extend(answers.map(|(waiter, told)| Effect::Answer(waiter, told)));
+            return;
+        }
+        slot.is_held = true;
+        let writing = Writing {
+            group: id.clone(),
+            change: Change::Step(Box::new(next)),
+            records: Vec::new(),
+            answers: answers.collect(),
+            refusal,
+        };
+        self.write(writing, effects.records);
+    }
+
+    /// Groups have as much memory as they may.
+    fn refuse_growth(&mut self, waiter: W, response: Response) {
+        if !std::mem::replace(&mut self.is_full, true) {
+            log::warn!(
+                "groups take {} bytes: new members and offsets are refused (group.state.bytes.max)",
+                self.bytes
+            );
+        }
+        self.answer(waiter, response);
+    }
+
+    fn commit(
+        &mut self,
+        id: &Arc<str>,
+        request: OffsetCommitRequest,
+        asker: Asker<W>,
+        env: &Env<'_>,
+    ) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let epoch = request.generation_id_or_member_epoch;
+        let checked = match slot.is_known() {
+            // A commit by hand makes a group of nothing but offsets.
+            false if epoch < 0 => Ok(()),
+            false if asker.version >= 9 => Err(ErrorCode::GroupIdNotFound),
+            false => Err(ErrorCode::IllegalGeneration),
+            true => slot.group.check_commit(&request, asker.version, env),
+        };
+        if let Err(code) = checked {
+            let response = Response::Commit(refused_commit(&request, code));
+            return self.answer(asker.waiter, response);
+        }
+        let metadata_bytes_max = env.config.offset_metadata_bytes_max.max(0) as usize;
+        let (records, response) = offsets::commit(&request, metadata_bytes_max, env.time_ms);
+        if records.is_empty() {
+            return self.answer(asker.waiter, Response::Commit(response));
+        }
+        let growth = slot.offsets.growth(&records);
+        if growth > 0 && self.bytes + growth > bytes_max(env) {
+            let refused = refused_commit(&request, ErrorCode::InvalidCommitOffsetSize);
+            return self.refuse_growth(asker.waiter, Response::Commit(refused));
+        }
+        slot.commits += 1;
+        let refusal = refused_commit(&request, ErrorCode::CoordinatorNotAvailable);
+        let writing = Writing {
+            group: id.clone(),
+            change: Change::Commit,
+            records: records.clone(),
+            answers: vec![(asker.waiter.clone(), Response::Commit(response))],
+            refusal: Some((asker.waiter, Response::Commit(refusal))),
+        };
+        self.write(writing, records);
+    }
+}
+
+fn bytes_max(env: &Env<'_>) -> usize {
+    usize::try_from(env.config.group_state_bytes_max).unwrap_or(usize::MAX)
+}
+
+fn refused_commit(request: &OffsetCommitRequest, code: ErrorCode) -> OffsetCommitResponse {
+    let (_, mut response) = offsets::commit(request, usize::MAX, 0);
+    let partitions = response.topics.iter_mut().flat_map(|t| &mut t.partitions);
+    partitions.for_each(|partition| partition.error_code = code.code());
+    response
+}
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -1,0 +1,360 @@
+//! The registry of groups: order, refusals, memory, age, and whether memory is what the log says.
+
+use super::*;
+use crate::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
+use crate::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use crate::api::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
+use crate::api::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use crate::config::Config;
+use crate::group::{Read, Told};
+use crate::wire::Uuid;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+/// Groups, what became of their records, and the clocks.
+struct Scene {
+    groups: Groups<u32>,
+    config: Config,
+    catalog: crate::catalog::State,
+    now_ms: i64,
+    time_ms: i64,
+    next_waiter: u32,
+    under_way: Vec<(u64, Vec<Record>)>,
+    log: Vec<Record>,
+    answers: Vec<(u32, Response)>,
+}
+
+const MINUTE: i64 = 60_000;
+const WEEK: i64 = 10_080 * MINUTE;
+
+impl Scene {
+    fn new() -> Scene {
+        let mut scene = Scene {
+            groups: Groups::default(),
+            config: Config::default(),
+            catalog: Default::default(),
+            now_ms: 1_000,
+            time_ms: 1_700_000_000_000,
+            next_waiter: 0,
+            under_way: Vec::new(),
+            log: Vec::new(),
+            answers: Vec::new(),
+        };
+        scene.with(|groups, env| groups.loaded(env));
+        scene
+    }
+
+    fn with(&mut self, act: impl FnOnce(&mut Groups<u32>, &Env<'_>)) {
+        let env = Env {
+            now_ms: self.now_ms,
+            time_ms: self.time_ms,
+            config: &self.config,
+            catalog: &self.catalog,
+            new_id: &|| Uuid([7; 16]),
+        };
+        act(&mut self.groups, &env);
+        for effect in self.groups.take_effects() {
+            match effect {
+                Effect::Append { token, records, .. } => self.under_way.push((token, records)),
+                Effect::Answer(waiter, response) => self.answers.push((waiter, response)),
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> u32 {
+        self.next_waiter += 1;
+        let asker = Asker {
+            version: 9,
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            waiter: self.next_waiter,
+        };
+        self.with(|groups, env| groups.ask(request, asker, env));
+        self.next_waiter
+    }
+
+    /// The oldest append is synced, or refused.
+    fn settle(&mut self, result: Result<(), ErrorCode>) {
+        let (token, records) = self.under_way.remove(0);
+        if result.is_ok() {
+            self.log.extend(records);
+        }
+        self.with(|groups, env| groups.committed(token, result, env));
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.now_ms += ms;
+        self.time_ms += ms;
+        self.with(|groups, env| groups.tick(env));
+    }
+
+    fn answer_to(&self, waiter: u32) -> Option<&Response> {
+        let mut to = self.answers.iter().filter(|(to, _)| *to == waiter);
+        let first = to.next().map(|(_, response)| response);
+        assert_eq!(to.next(), None, "answered twice");
+        first
+    }
+
+    fn offsets(&mut self, group: &str) -> Vec<(String, i32, i64)> {
+        let request = OffsetFetchRequest {
+            groups: vec![OffsetFetchRequestGroup {
+                group_id: group.into(),
+                ..OffsetFetchRequestGroup::default()
+            }],
+            ..OffsetFetchRequest::default()
+        };
+        let waiter = self.ask(Request::Read(Read::Offsets(request, 9)));
+        let Some(Response::Offsets(told)) = self.answer_to(waiter) else {
+            panic!("a read is answered at once")
+        };
+        let topics = told.groups[0].topics.iter();
+        let flat = topics.flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(|p| (topic.name.clone(), p.partition_index, p.committed_offset))
+        });
+        flat.collect()
+    }
+
+    /// What a start would make of the log.
+    fn reloaded(&self) -> Scene {
+        let mut again = Scene::new();
+        again.time_ms = self.time_ms;
+        for record in self.log.clone() {
+            again.with(|groups, env| groups.replay(record, env));
+        }
+        again.with(|groups, env| groups.loaded(env));
+        again
+    }
+}
+
+fn commit(group: &str, topic: &str, index: i32, offset: i64) -> Request {
+    Request::Commit(OffsetCommitRequest {
+        group_id: group.into(),
+        topics: vec![OffsetCommitRequestTopic {
+            name: topic.into(),
+            partitions: vec![OffsetCommitRequestPartition {
+                partition_index: index,
+                committed_offset: offset,
+                ..OffsetCommitRequestPartition::default()
+            }],
+            ..OffsetCommitRequestTopic::default()
+        }],
+        ..OffsetCommitRequest::default()
+    })
+}
+
+fn is_refused(response: Option<&Response>) -> bool {
+    let Some(Response::Commit(response)) = response else {
+        return false;
+    };
+    let code = response.topics[0].partitions[0].error_code;
+    code == ErrorCode::CoordinatorNotAvailable.code()
+}
+
+#[test]
+fn commits_go_side_by_side_and_a_deletion_waits_for_them() {
+    let mut scene = Scene::new();
+    let first = scene.ask(commit("g", "t", 0, 1));
+    let second = scene.ask(commit("g", "t", 0, 2));
+    let deletion = scene.ask(Request::Delete("g".into()));
+    let third = scene.ask(commit("g", "t", 0, 3));
+    assert_eq!(scene.under_way.len(), 2);
+    assert_eq!(scene.offsets("g"), []);
+    scene.settle(Ok(()));
+    assert!(scene.answer_to(first).is_some());
+    assert_eq!(scene.under_way.len(), 1);
+    scene.settle(Ok(()));
+    assert!(scene.answer_to(second).is_some());
+    assert_eq!(scene.offsets("g"), [("t".into(), 0, 2)]);
+    scene.settle(Ok(()));
+    let gone = Response::Deleted(ErrorCode::None);
+    assert_eq!(scene.answer_to(deletion), Some(&gone));
+    scene.settle(Ok(()));
+    assert!(scene.answer_to(third).is_some());
+    assert_eq!(scene.offsets("g"), [("t".into(), 0, 3)]);
+}
+
+#[test]
+fn what_is_refused_was_never_there() {
+    let mut scene = Scene::new();
+    let lost = scene.ask(commit("g", "t", 0, 1));
+    scene.settle(Err(ErrorCode::KafkaStorageError));
+    assert!(is_refused(scene.answer_to(lost)));
+    assert_eq!(scene.offsets("g"), []);
+    assert_eq!(scene.groups.counts(), (0, 0), "nothing is left of it");
+}
+
+/// FACTS: expiry counts from when the group became empty; a group of offsets alone, from each commit.
+#[test]
+fn offsets_are_forgotten_a_retention_after_their_commit_and_no_sooner() {
+    let mut scene = Scene::new();
+    scene.ask(commit("g", "t", 0, 1));
+    scene.settle(Ok(()));
+    scene.pass(WEEK - MINUTE);
+    assert!(scene.under_way.is_empty());
+    scene.ask(commit("g", "t", 1, 1));
+    scene.settle(Ok(()));
+    scene.pass(10 * MINUTE);
+    scene.settle(Ok(()));
+    assert_eq!(scene.offsets("g"), [("t".into(), 1, 1)]);
+    scene.pass(WEEK);
+    scene.settle(Ok(()));
+    assert_eq!(scene.groups.counts(), (0, 0));
+    assert_eq!(scene.reloaded().groups.counts(), (0, 0));
+}
+
+#[test]
+fn the_brokers_retention_and_its_interval_count() {
+    let mut scene = Scene::new();
+    scene.config.offsets_retention_minutes = 2;
+    scene.config.offsets_retention_check_interval_ms = 5 * MINUTE;
+    scene.ask(commit("g", "t", 0, 1));
+    scene.settle(Ok(()));
+    // The first check was arranged before the interval changed.
+    scene.pass(10 * MINUTE);
+    scene.settle(Ok(()));
+    assert_eq!(scene.offsets("g"), []);
+    scene.ask(commit("g", "t", 0, 1));
+    scene.settle(Ok(()));
+    scene.pass(4 * MINUTE);
+    assert!(scene.under_way.is_empty(), "not looked at yet");
+    scene.pass(MINUTE);
+    scene.settle(Ok(()));
+    assert_eq!(scene.offsets("g"), []);
+}
+
+/// P8: only broker time ages an offset; sessions' clock alone, or a start, does not.
+#[test]
+fn a_clock_jump_expires_nothing() {
+    let mut scene = Scene::new();
+    scene.ask(commit("g", "t", 0, 1));
+    scene.settle(Ok(()));
+    scene.now_ms += 100 * WEEK;
+    scene.pass(MINUTE);
+    assert!(scene.under_way.is_empty());
+    let mut again = scene.reloaded();
+    again.pass(20 * MINUTE);
+    assert!(again.under_way.is_empty());
+    assert_eq!(again.offsets("g"), [("t".into(), 0, 1)]);
+}
+
+#[test]
+fn an_old_clients_own_retention_counts() {
+    let mut scene = Scene::new();
+    let Request::Commit(mut request) = commit("g", "t", 0, 1) else {
+        unreachable!()
+    };
+    request.retention_time_ms = 5 * MINUTE;
+    scene.ask(Request::Commit(request));
+    scene.settle(Ok(()));
+    scene.pass(10 * MINUTE);
+    scene.settle(Ok(()));
+    assert_eq!(scene.offsets("g"), []);
+}
+
+/// P7: what groups remember is bounded; what is there already can still be written anew.
+#[test]
+fn growth_beyond_the_memory_of_groups_is_refused() {
+    let mut scene = Scene::new();
+    scene.config.group_state_bytes_max = 65_536;
+    let code = |scene: &Scene, waiter| match scene.answer_to(waiter) {
+        Some(Response::Commit(told)) => told.topics[0].partitions[0].error_code,
+        other => panic!("{other:?}"),
+    };
+    let mut count = 0;
+    let refused = loop {
+        let waiter = scene.ask(commit("g", "t", count, 1));
+        match scene.under_way.is_empty() {
+            true => break code(&scene, waiter),
+            false => scene.settle(Ok(())),
+        }
+        count += 1;
+    };
+    assert_eq!(refused, ErrorCode::InvalidCommitOffsetSize.code());
+    assert!((300..600).contains(&count), "{count}");
+    let member = scene.ask(Request::Member(Box::new(Ask::Join(JoinGroupRequest {
+        group_id: "h".into(),
+        session_timeout_ms: 10_000,
+        member_id: String::new(),
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".into(),
+            metadata: vec![0; 1000],
+        }],
+        ..JoinGroupRequest::default()
+    }))));
+    let Some(Response::Member(Told::Join(told))) = scene.answer_to(member) else {
+        panic!("a join that is refused is answered at once")
+    };
+    assert_eq!(told.error_code, ErrorCode::GroupMaxSizeReached.code());
+    let again = scene.ask(commit("g", "t", 0, 2));
+    scene.settle(Ok(()));
+    assert_eq!(code(&scene, again), 0);
+    scene.ask(Request::Delete("g".into()));
+    scene.settle(Ok(()));
+    assert_eq!((scene.groups.counts(), scene.groups.bytes), ((0, 0), 0));
+}
+
+/// Memory and log never differ in what is committed, whatever is refused, late, deleted or expired in between; and
+/// everyone is answered once.
+#[test]
+fn memory_is_what_the_log_says() {
+    let seed = match std::env::var("OTTLA_SEED") {
+        Ok(text) => text.parse().expect("OTTLA_SEED is a number"),
+        Err(_) => rand::random::<u32>().into(),
+    };
+    println!("OTTLA_SEED={seed}");
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let mut scene = Scene::new();
+    let mut asked = Vec::new();
+    for round in 0..20_000 {
+        let group = ["a", "b", "c"][rng.random_range(0..3)];
+        let topic = ["t", "u"][rng.random_range(0..2)];
+        match rng.random_range(0..100) {
+            0..40 => asked.push(scene.ask(commit(group, topic, rng.random_range(0..3), round))),
+            40..44 => asked.push(scene.ask(Request::Delete(group.into()))),
+            44..48 => asked.push(scene.ask(Request::DeleteOffsets(OffsetDeleteRequest {
+                group_id: group.into(),
+                topics: vec![OffsetDeleteRequestTopic {
+                    name: topic.into(),
+                    partitions: vec![OffsetDeleteRequestPartition { partition_index: 1 }],
+                }],
+            }))),
+            48..50 => {
+                let gone = BTreeSet::from([topic.to_owned()]);
+                scene.with(|groups, env| groups.forget_topics(gone, env));
+            }
+            50..52 => scene.pass(rng.random_range(0..2 * WEEK)),
+            _ if scene.under_way.is_empty() => {}
+            52..55 => scene.settle(Err(ErrorCode::KafkaStorageError)),
+            _ => scene.settle(Ok(())),
+        }
+        if round % 100 == 0 {
+            while !scene.under_way.is_empty() {
+                scene.settle(Ok(()));
+            }
+            let mut again = scene.reloaded();
+            for group in ["a", "b", "c"] {
+                assert_eq!(scene.offsets(group), again.offsets(group), "round {round}");
+            }
+            scene.log = compacted(std::mem::take(&mut scene.log));
+            asked.drain(..).for_each(|waiter| {
+                assert!(scene.answer_to(waiter).is_some());
+            });
+            scene.answers.clear();
+        }
+    }
+}
+
+/// What compaction leaves: the last record of each key.
+fn compacted(log: Vec<Record>) -> Vec<Record> {
+    let mut last = BTreeMap::new();
+    for (at, record) in log.iter().enumerate() {
+        last.insert(record.encode().0, at);
+    }
+    let kept: BTreeSet<usize> = last.into_values().collect();
+    let numbered = log.into_iter().enumerate();
+    numbered
+        .filter(|(at, _)| kept.contains(at))
+        .map(|(_, record)| record)
+        .collect()
+}

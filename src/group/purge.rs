@@ -1,0 +1,152 @@
+//! What takes offsets, or a group with them, away: by hand, by age, and with a topic that is deleted.
+//!
+//! Invariant: a purge begins when no commit of the group is on its way, so its tombstones name all that there is.
+
+use super::groups::{Change, Effect, Groups, Writing};
+use super::offsets::Expiry;
+use super::records::Record;
+use super::{Env, Response};
+use crate::api::offset_delete::*;
+use crate::error::ErrorCode;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl<W: Clone> Groups<W> {
+    pub(super) fn delete_offsets(
+        &mut self,
+        id: &Arc<str>,
+        request: OffsetDeleteRequest,
+        waiter: W,
+    ) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let code = match slot.is_known() {
+            true => slot.group.check_delete_offsets(),
+            false => Err(ErrorCode::GroupIdNotFound),
+        };
+        if let Err(code) = code {
+            return self.answer(waiter, Response::DeleteOffsets(refused_delete(code)));
+        }
+        let mut records = Vec::new();
+        let topics = request.topics.into_iter().map(|topic| {
+            let subscribed = slot.group.subscribed(&topic.name);
+            let partitions = topic.partitions.iter().map(|partition| {
+                let index = partition.partition_index;
+                if !subscribed && slot.offsets.has(&topic.name, index) {
+                    let (group, topic) = (id.to_string(), topic.name.clone());
+                    records.push(Record::Offset(group, topic, index, None));
+                }
+                let code = match subscribed {
+                    true => ErrorCode::GroupSubscribedToTopic,
+                    false => ErrorCode::None,
+                };
+                OffsetDeleteResponsePartition {
+                    partition_index: index,
+                    error_code: code.code(),
+                }
+            });
+            OffsetDeleteResponseTopic {
+                partitions: partitions.collect(),
+                name: topic.name,
+            }
+        });
+        let response = OffsetDeleteResponse {
+            topics: topics.collect(),
+            ..OffsetDeleteResponse::default()
+        };
+        let refusal = refused_delete(ErrorCode::CoordinatorNotAvailable);
+        let answer = Response::DeleteOffsets(response);
+        let refusal = Response::DeleteOffsets(refusal);
+        self.purge(id, records, false, Some((waiter, answer, refusal)));
+    }
+
+    pub(super) fn delete(&mut self, id: &Arc<str>, waiter: W) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let checked = match slot.is_known() {
+            true => slot.group.check_delete(),
+            false => Err(ErrorCode::GroupIdNotFound),
+        };
+        if let Err(code) = checked {
+            return self.answer(waiter, Response::Deleted(code));
+        }
+        let mut records = slot.offsets.tombstones(id, |_, _, _| true);
+        records.extend(slot.group.tombstones());
+        let answer = Response::Deleted(ErrorCode::None);
+        let refusal = Response::Deleted(ErrorCode::CoordinatorNotAvailable);
+        self.purge(id, records, true, Some((waiter, answer, refusal)));
+    }
+
+    pub(super) fn expire(&mut self, id: &Arc<str>, env: &Env<'_>) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let Some(empty_since_ms) = slot.group.offsets_expire_since() else {
+            return;
+        };
+        let expiry = Expiry {
+            time_ms: env.time_ms,
+            retention_ms: i64::from(env.config.offsets_retention_minutes) * 60_000,
+            empty_since_ms,
+        };
+        let group = &slot.group;
+        let mut records = slot.offsets.tombstones(id, |topic, _, value| {
+            expiry.is_due(value) && !group.subscribed(topic)
+        });
+        let is_over = records.len() == slot.offsets.len() && group.check_delete().is_ok();
+        if is_over {
+            records.extend(group.tombstones());
+        }
+        self.purge(id, records, is_over, None);
+    }
+
+    pub(super) fn forget(&mut self, id: &Arc<str>, topics: &BTreeSet<String>) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            let records = slot
+                .offsets
+                .tombstones(id, |topic, _, _| topics.contains(topic));
+            self.purge(id, records, false, None);
+        }
+    }
+
+    /// Takes away what `records` say, and the group with it if `group`; `answer` is whom to answer, what, and what
+    /// if they are refused.
+    fn purge(
+        &mut self,
+        id: &Arc<str>,
+        records: Vec<Record>,
+        group: bool,
+        answer: Option<(W, Response, Response)>,
+    ) {
+        let mut writing = Writing {
+            group: id.clone(),
+            change: Change::Purge { group },
+            records: records.clone(),
+            answers: Vec::new(),
+            refusal: None,
+        };
+        if let Some((waiter, response, refusal)) = answer {
+            writing.answers.push((waiter.clone(), response));
+            writing.refusal = Some((waiter, refusal));
+        }
+        if records.is_empty() {
+            let answers = writing.answers.into_iter();
+            return self
+                .effects
+                .extend(answers.map(|(waiter, told)| Effect::Answer(waiter, told)));
+        }
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.is_held = true;
+        }
+        self.write(writing, records);
+    }
+}
+
+fn refused_delete(code: ErrorCode) -> OffsetDeleteResponse {
+    OffsetDeleteResponse {
+        error_code: code.code(),
+        ..OffsetDeleteResponse::default()
+    }
+}
