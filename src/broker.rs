@@ -21,8 +21,9 @@ use crate::config::{self, Config, Endpoint};
 use crate::control::{Begin, Control, Mailbox, Rooms};
 use crate::error::{Context, Error, Result};
 use crate::lock::Rank;
+use crate::quota::Quotas;
 use crate::server::Server;
-use crate::storage::{self, checkpoint};
+use crate::storage::{self, Partition, checkpoint};
 use crate::sys;
 use crate::writer::{Queue, Writer};
 use std::net::SocketAddr;
@@ -51,6 +52,10 @@ pub struct Broker {
     pub cluster_id: String,
     /// The topics.
     pub catalog: Arc<catalog::Published>,
+    /// The quotas, and their meters.
+    pub quotas: Arc<Quotas>,
+    /// The catalog's own partition, which is no topic of the catalog.
+    pub metadata: Arc<Partition>,
     /// The way to the writer.
     pub writer: Arc<Queue>,
     /// The way to the control thread.
@@ -110,13 +115,14 @@ pub fn run(config: Config) -> Result<()> {
         checkpoints: opened.checkpoints,
         state: opened.state,
         metadata: opened.metadata,
-        groups: opened.groups,
-        time: opened.time,
+        quotas: broker.quotas.clone(),
     };
     let control = Control::new(
         broker.control.clone(),
         broker.writer.clone(),
         broker.catalog.clone(),
+        opened.groups,
+        opened.time,
         begin,
     );
     let control = spawn("control", move || control.run())?;
@@ -178,6 +184,7 @@ fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
         data: config.data_dir.clone(),
         settings: settings.clone(),
         storage: storage.clone(),
+        syncer: Arc::default(),
     };
     let mut opened = open::open(&rooms, &decoders)?;
     if for_connections < config.connections_max as u64 {
@@ -191,6 +198,8 @@ fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
             Rank::Catalog,
             Arc::new(std::mem::take(&mut opened.catalog)),
         )),
+        quotas: Arc::new(Quotas::new(&config, opened.state.quotas.clone())),
+        metadata: opened.metadata.clone(),
         writer: Arc::new(Queue::new(Duration::from_millis(
             config.group_commit_linger_ms as u64,
         ))),

@@ -7,9 +7,10 @@
 
 use crate::config::{Dynamic, Overrides, TopicConfig};
 use crate::lock;
+use crate::quota;
 use crate::storage::Partition;
 use crate::wire::Uuid;
-use crate::wire::metadata_records::{ConfigRecord, MetadataRecord};
+use crate::wire::metadata_records::{ClientQuotaRecord, ConfigRecord, MetadataRecord};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ pub struct State {
     pub removed: HashSet<Uuid>,
     /// The first producer id that no block was recorded for.
     pub next_producer_id: i64,
+    /// Quotas, by whom they are for.
+    pub quotas: quota::Table,
     /// The settings of all that is no topic, by resource type and name; none is empty.
     pub settings: BTreeMap<(i8, String), Overrides>,
     /// Whether the first record of all, the metadata version, is there.
@@ -126,8 +129,24 @@ impl State {
             MetadataRecord::ProducerIds(ids) => {
                 self.next_producer_id = self.next_producer_id.max(ids.next_producer_id);
             }
+            MetadataRecord::ClientQuota(quota) => self.apply_quota(quota),
             MetadataRecord::FeatureLevel(_) => self.formatted = true,
             _ => {}
+        }
+    }
+
+    fn apply_quota(&mut self, quota: &ClientQuotaRecord) {
+        let parts = quota.entity.iter();
+        let entity: quota::Entity = parts
+            .map(|part| (part.entity_type.clone(), part.entity_name.clone()))
+            .collect();
+        let values = self.quotas.entry(entity.clone()).or_default();
+        match quota.remove {
+            false => drop(values.insert(quota.key.clone(), quota.value)),
+            true => drop(values.remove(&quota.key)),
+        }
+        if values.is_empty() {
+            self.quotas.remove(&entity);
         }
     }
 

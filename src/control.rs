@@ -8,6 +8,7 @@ mod checkpoints;
 mod clock;
 mod coordinator;
 mod plan;
+mod quotas;
 mod rooms;
 mod settings;
 
@@ -15,8 +16,10 @@ pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
 pub use clock::BrokerTime;
 pub use plan::{
-    Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, partition_record, topic_records,
+    Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, check_replicas, partition_record,
+    topic_records,
 };
+pub use quotas::QuotaChange;
 pub use rooms::{Rooms, log_settings, partition_dir, unlink_in_background};
 pub use settings::{NewSetting, NewSettings, SettingsPlan};
 
@@ -24,8 +27,9 @@ use crate::catalog::{Published, State};
 use crate::error::{ErrorCode, Result};
 use crate::group::{self, Asker, Groups};
 use crate::lock::{Mutex, Rank};
+use crate::quota::Quotas;
 use crate::server::waiting::{Outcome, Ticket};
-use crate::storage::Partition;
+use crate::storage::{ActiveProducer, Partition};
 use crate::writer::{Appended, Caller, Queue, RecoveryPoints, Refusal};
 use changes::Changes;
 use coordinator::Coordinator;
@@ -57,6 +61,8 @@ pub enum Request {
         /// Only say what would happen.
         validate_only: bool,
     },
+    /// Set and remove quotas.
+    AlterQuotas(Vec<QuotaChange>),
     /// Change settings.
     AlterConfigs {
         /// Of what, and how.
@@ -81,11 +87,13 @@ pub enum Request {
     },
 }
 
-/// What the control thread answers.
+/// What the control thread answers, or the writer in its place.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// Topic by topic, in the order of the request.
+    /// Topic by topic.
     Topics(Vec<Planned>),
+    /// Whether the quotas are set and removed.
+    Quotas(Result<(), ErrorCode>),
     /// Why each resource's settings were not changed, if so, in the order of the request.
     Configs(Vec<Option<Fault>>),
     /// A producer id.
@@ -94,7 +102,14 @@ pub enum Answer {
     OffsetsTopic(ErrorCode),
     /// The group coordinator's.
     Group(Box<group::Response>),
+    /// The durable log start of each partition, in the order of the request.
+    LogStarts(Vec<Result<i64, ErrorCode>>),
+    /// The producers of each partition, in the order of the request.
+    Producers(Vec<Result<Vec<ActiveProducer>, ErrorCode>>),
 }
+
+/// What the writer made of DeleteRecords: each partition's log start, or why there is no new one.
+pub type RaisedStarts = Vec<(Arc<Partition>, Result<i64, ErrorCode>)>;
 
 enum Event {
     Request {
@@ -108,6 +123,7 @@ enum Event {
     },
     Dropped,
     RecoveryPoints(RecoveryPoints),
+    StartsRaised(RaisedStarts, Reply),
     Stop,
 }
 
@@ -152,6 +168,11 @@ impl Mailbox {
         self.post(Event::RecoveryPoints(points));
     }
 
+    /// From the writer: these log starts are published, and now to be made durable.
+    pub fn starts_raised(&self, starts: RaisedStarts, reply: Reply) {
+        self.post(Event::StartsRaised(starts, reply));
+    }
+
     /// The control thread shall finish the change in hand and end.
     pub fn stop(&self) {
         self.post(Event::Stop);
@@ -180,7 +201,8 @@ impl Mailbox {
 /// Whom to answer.
 pub type Reply = (Arc<Caller>, Ticket);
 
-fn answer((caller, ticket): Reply, answer: Answer) {
+/// Answers a request of a connection.
+pub fn answer((caller, ticket): Reply, answer: Answer) {
     caller.inbox.push(ticket, Outcome::Control(answer));
 }
 
@@ -192,7 +214,7 @@ pub struct Control {
     stopping: bool,
 }
 
-/// What the thread begins with, as it was read from the data directory.
+/// What the catalog's changes begin with, as it was read from the data directory.
 pub struct Begin {
     /// The partitions' directories.
     pub rooms: Rooms,
@@ -202,10 +224,8 @@ pub struct Begin {
     pub state: State,
     /// The catalog's own partition.
     pub metadata: Arc<Partition>,
-    /// The groups.
-    pub groups: Groups<Reply>,
-    /// Broker time.
-    pub time: BrokerTime,
+    /// The quotas in force.
+    pub quotas: Arc<Quotas>,
 }
 
 impl Control {
@@ -214,24 +234,18 @@ impl Control {
         mailbox: Arc<Mailbox>,
         writer: Arc<Queue>,
         published: Arc<Published>,
+        groups: Groups<Reply>,
+        time: BrokerTime,
         begin: Begin,
     ) -> Control {
         let coordinator = Coordinator::new(
-            begin.groups,
-            begin.time,
+            groups,
+            time,
             mailbox.clone(),
             writer.clone(),
             published.clone(),
         );
-        let changes = Changes::new(
-            mailbox.clone(),
-            writer,
-            begin.rooms,
-            begin.checkpoints,
-            begin.state,
-            published,
-            begin.metadata,
-        );
+        let changes = Changes::new(mailbox.clone(), writer, published, begin);
         Control {
             mailbox,
             changes,
@@ -297,6 +311,7 @@ impl Control {
                 self.changes.save(&points);
                 self.changes.save_time(&self.coordinator.time());
             }
+            Event::StartsRaised(starts, reply) => self.changes.save_starts(starts, reply),
             Event::Stop => {
                 self.stopping = true;
                 self.changes.abandon_waiting();

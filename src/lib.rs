@@ -16,7 +16,7 @@
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
 //! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
 //! 8. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
-//!    and those in force, which change while the broker runs.
+//!    and those in force, which change while the broker runs. [`quota`]: who is slowed down.
 //!
 //! # A produced byte's way
 //!
@@ -74,6 +74,7 @@ pub mod control;
 pub mod error;
 pub mod group;
 pub mod lock;
+pub mod quota;
 pub mod server;
 pub mod storage;
 pub mod sync;

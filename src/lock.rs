@@ -18,6 +18,8 @@ pub enum Rank {
     Control,
     /// The published catalog.
     Catalog,
+    /// The published quotas, and their meters.
+    Quotas,
     /// The published settings.
     Settings,
     /// A partition's published view and its waiting fetches.

@@ -6,9 +6,11 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -149,6 +151,20 @@ pub fn preallocate(file: &File, position: u64, len: u64) -> io::Result<()> {
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         other => other.map(|_| ()),
     }
+}
+
+/// The bytes of the filesystem that `path` is on, in all and usable without privileges (statvfs(3)).
+pub fn disk_space(path: &Path) -> io::Result<(i64, i64)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut space = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: a string that ends in a zero, and writable storage for the answer, both live.
+    check_int(unsafe { libc::statvfs(path.as_ptr(), space.as_mut_ptr()) })?;
+    // SAFETY: the call succeeded, so it filled its answer in.
+    let space = unsafe { space.assume_init() };
+    // Its numbers have 32 bits on some systems.
+    let block_bytes = u128::from(space.f_frsize);
+    let bytes = |blocks: u128| i64::try_from(blocks * block_bytes).unwrap_or(i64::MAX);
+    Ok((bytes(space.f_blocks.into()), bytes(space.f_bavail.into())))
 }
 
 /// Whether a call failed because the process, or the whole system, has no descriptor left.

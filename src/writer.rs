@@ -25,9 +25,9 @@ pub use pace::Pace;
 pub use queue::{Acks, Append, Appended, Caller, Completion, Durable, Job, Queue, Refusal};
 pub use upkeep::{RecoveryPoint, RecoveryPoints};
 
-use crate::control;
+use crate::control::{self, Answer};
 use crate::error::{ErrorCode, Result};
-use crate::storage::{Log, Partition, Staged, Status, SyncItem};
+use crate::storage::{Log, Partition, Staged, Status, SyncItem, Trash};
 use crate::sync::{self, Syncer};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -104,6 +104,8 @@ pub struct Writer {
     lagging: HashSet<u64>,
     /// Sealed indexes and snapshots that are to be synced before the next recovery points.
     hints: Vec<SyncItem>,
+    /// The files of removed segments.
+    trash: Trash,
     /// Whether a recovery point moved since the last were handed over.
     has_moved: bool,
     next_checkpoint: Instant,
@@ -121,6 +123,7 @@ impl Writer {
             pace: Pace::default(),
             lagging: HashSet::new(),
             hints: Vec::new(),
+            trash: Trash::default(),
             has_moved: false,
             next_checkpoint: Instant::now() + CHECKPOINT_INTERVAL,
         }
@@ -160,7 +163,10 @@ impl Writer {
                     waiting: VecDeque::new(),
                     dirty_since: None,
                 };
-                self.held.insert(held.partition.serial, held);
+                let serial = held.partition.serial;
+                self.held.insert(serial, held);
+                // A stop may have come between a log start and what went with it.
+                self.remove_passed(serial);
             }
             Job::Configure {
                 partition,
@@ -175,6 +181,29 @@ impl Writer {
                     .iter()
                     .for_each(|partition| self.drop_log(partition));
                 mailbox.dropped();
+            }
+            Job::RaiseStarts {
+                starts,
+                mailbox,
+                reply,
+            } => {
+                let raised = starts.into_iter().map(|(partition, offset)| {
+                    let raised = self.raise_start(&partition, offset);
+                    (partition, raised)
+                });
+                mailbox.starts_raised(raised.collect(), reply);
+            }
+            Job::RemovePassed(partitions) => partitions
+                .iter()
+                .for_each(|partition| self.remove_passed(partition.serial)),
+            Job::ListProducers { partitions, reply } => {
+                let producers = |partition: &Arc<Partition>| match self.held.get(&partition.serial)
+                {
+                    Some(held) => Ok(held.log.active_producers()),
+                    None => Err(ErrorCode::UnknownTopicOrPartition),
+                };
+                let listed = partitions.iter().map(producers).collect();
+                control::answer(reply, Answer::Producers(listed));
             }
         }
     }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 const PRODUCE: (i16, i16) = (0, 8);
 const FETCH: (i16, i16) = (1, 11);
 const METADATA: (i16, i16) = (3, 8);
+const OFFSET_COMMIT: (i16, i16) = (8, 2);
+const FIND_COORDINATOR: (i16, i16) = (10, 0);
 const API_VERSIONS: (i16, i16) = (18, 0);
 const CREATE_TOPICS: (i16, i16) = (19, 4);
 const DELETE_TOPICS: (i16, i16) = (20, 3);
@@ -281,6 +283,45 @@ pub fn delete_topic(address: SocketAddr, name: &str) -> Result<()> {
     match answer.i16() {
         0 => Ok(()),
         code => Err(format!("DeleteTopics answered error {code}").into()),
+    }
+}
+
+/// Waits until groups can be asked.
+pub fn find_coordinator(stream: &mut TcpStream) -> Result<()> {
+    let ask = Builder::default().string("bench").request(FIND_COORDINATOR);
+    let began = Instant::now();
+    loop {
+        match call(stream, &ask)?.i16() {
+            0 => return Ok(()),
+            code if began.elapsed() > Duration::from_secs(10) => {
+                return Err(format!("FindCoordinator answered error {code}").into());
+            }
+            _ => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Commits an offset of a topic's first partition for a group without members, which it makes.
+pub fn commit_offset(stream: &mut TcpStream, group: &str, topic: &str) -> Result<()> {
+    let commit = Builder::default()
+        .string(group)
+        .i32(-1) // no generation
+        .string("") // no member
+        .i64(-1) // kept as long as the broker keeps
+        .i32(1)
+        .string(topic)
+        .i32(1)
+        .i32(0) // partition
+        .i64(1) // offset
+        .string("") // no metadata
+        .request(OFFSET_COMMIT);
+    let mut answer = call(stream, &commit)?;
+    answer.at += 4;
+    answer.skip_string();
+    answer.at += 4 + 4;
+    match answer.i16() {
+        0 => Ok(()),
+        code => Err(format!("OffsetCommit answered error {code}").into()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! # Version notes
 //! - v1: each member's type.
 
-use super::{Call, Ended, GROUP_OPERATIONS};
+use super::{Call, Ended, operations};
 use crate::group::{Read, Request, Response};
 use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
@@ -67,7 +67,7 @@ pub fn handle(
                 .iter_mut()
                 .filter(|group| asks && group.error_code == 0)
             {
-                group.authorized_operations = GROUP_OPERATIONS;
+                group.authorized_operations = operations::GROUP;
             }
             Ok(response)
         }

@@ -67,7 +67,6 @@ pub fn handle(
     request: CreateTopicsRequest,
 ) -> Result<CreateTopicsResponse, Ended> {
     let topics: Vec<NewTopic> = request.topics.into_iter().map(new_topic).collect();
-    let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
     let Answer::Topics(planned) = call.ask(Request::CreateTopics {
         topics,
         validate_only: request.validate_only,
@@ -75,10 +74,7 @@ pub fn handle(
     else {
         return Ok(CreateTopicsResponse::default());
     };
-    let results = names
-        .into_iter()
-        .zip(planned)
-        .map(|(name, planned)| result(call, name, planned));
+    let results = planned.into_iter().map(|planned| result(call, planned));
     Ok(CreateTopicsResponse {
         topics: results.collect(),
         ..CreateTopicsResponse::default()
@@ -104,7 +100,8 @@ fn new_topic(topic: CreatableTopic) -> NewTopic {
     }
 }
 
-fn result(call: &Call<'_>, name: String, planned: Planned) -> CreatableTopicResult {
+fn result(call: &Call<'_>, planned: Planned) -> CreatableTopicResult {
+    let name = planned.name.unwrap_or_default();
     if let Some((code, sentence)) = planned.fault {
         return CreatableTopicResult {
             name,

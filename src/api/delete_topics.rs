@@ -2,6 +2,7 @@
 //!
 //! # Behavior
 //! - Answered once the removal is synced in the catalog; the files go later.
+//! - A topic that is named twice is refused, once, and not deleted.
 //!
 //! # Version notes
 //! - v0 is gone since Kafka 4 (KIP-896). v1: throttle time (KIP-124), after the response from v2 on (KIP-219).
@@ -64,6 +65,10 @@ pub fn handle(
         let (code, sentence) = planned
             .fault
             .map_or((ErrorCode::None, None), |(code, s)| (code, Some(s)));
+        let code = match code {
+            ErrorCode::TopicDeletionDisabled if version < 3 => ErrorCode::InvalidRequest,
+            code => code,
+        };
         DeletableTopicResult {
             name: planned.name,
             topic_id: planned.id,

@@ -6,8 +6,7 @@
 //! # Version notes
 //! - v1: brokers or controllers may be asked for (KIP-919). v2: fenced brokers too (KIP-1073).
 
-use super::Call;
-use super::metadata::CLUSTER_OPERATIONS;
+use super::{Call, operations};
 use crate::error::ErrorCode;
 use crate::wire::messages;
 
@@ -37,21 +36,27 @@ messages! {
     }
 }
 
-/// Kafka's endpoint type for brokers (KIP-919); 2 is controllers.
-const ENDPOINT_BROKERS: i8 = 1;
+/// Kafka's endpoint types (KIP-919).
+const ENDPOINT_BROKER: i8 = 1;
+const ENDPOINT_CONTROLLER: i8 = 2;
 
 /// Describes the cluster of one node, reachable where this client reached it.
-pub fn handle(
-    call: &mut Call<'_>,
-    _: i16,
-    request: DescribeClusterRequest,
-) -> DescribeClusterResponse {
-    if request.endpoint_type != ENDPOINT_BROKERS {
+pub fn handle(call: &mut Call<'_>, request: DescribeClusterRequest) -> DescribeClusterResponse {
+    if request.endpoint_type != ENDPOINT_BROKER {
+        // As Kafka's brokers answer, which are never asked as controllers (KIP-919).
+        let (code, sentence) = match request.endpoint_type {
+            ENDPOINT_CONTROLLER => (
+                ErrorCode::MismatchedEndpointType,
+                "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER".into(),
+            ),
+            unknown => (
+                ErrorCode::UnsupportedEndpointType,
+                format!("Unsupported endpoint type {unknown}"),
+            ),
+        };
         return DescribeClusterResponse {
-            // Kafka's brokers answer a request for controllers like this (KIP-919).
-            error_code: ErrorCode::MismatchedEndpointType.code(),
-            error_message: Some("The request was sent to an endpoint of the wrong type.".into()),
-            endpoint_type: request.endpoint_type,
+            error_code: code.code(),
+            error_message: Some(sentence),
             ..DescribeClusterResponse::default()
         };
     }
@@ -67,10 +72,10 @@ pub fn handle(
             rack: None,
             is_fenced: false,
         }],
-        cluster_authorized_operations: match request.include_cluster_authorized_operations {
-            true => CLUSTER_OPERATIONS,
-            false => i32::MIN,
-        },
+        cluster_authorized_operations: operations::if_asked(
+            request.include_cluster_authorized_operations,
+            operations::CLUSTER,
+        ),
         ..DescribeClusterResponse::default()
     }
 }

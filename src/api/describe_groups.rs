@@ -4,7 +4,7 @@
 //! - v1: throttle time. v2: throttling happens after the response (KIP-219). v3: authorized operations (KIP-430).
 //! - v4: static members (KIP-345). v5: flexible (KIP-482). v6: GROUP_ID_NOT_FOUND, with a message (KIP-1043).
 
-use super::{Call, Ended, GROUP_OPERATIONS};
+use super::{Call, Ended, operations};
 use crate::group::{Read, Request, Response};
 use crate::server::waiting::Watch;
 use crate::wire::messages;
@@ -54,7 +54,7 @@ pub fn handle(
                 .iter_mut()
                 .filter(|group| asks && group.error_code == 0)
             {
-                group.authorized_operations = GROUP_OPERATIONS;
+                group.authorized_operations = operations::GROUP;
             }
             Ok(response)
         }

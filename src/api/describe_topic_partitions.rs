@@ -6,9 +6,9 @@
 //! # Version notes
 //! - v0 is the only version.
 
-use super::Call;
-use super::metadata::{TOPIC_OPERATIONS, describe_partition};
-use crate::catalog::check_name;
+use super::metadata::describe_partition;
+use super::{Call, operations};
+use crate::catalog::{check_name, is_internal};
 use crate::error::ErrorCode;
 use crate::storage::Partition;
 use crate::wire::{Uuid, messages};
@@ -62,9 +62,16 @@ pub fn handle(
     call: &mut Call<'_>,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
+    if let Some(cursor) = &request.cursor {
+        let topics = &request.topics;
+        let is_listed = topics.is_empty() || topics.iter().any(|t| t.name == cursor.topic_name);
+        if !is_listed || cursor.partition_index < 0 {
+            return refuse(request.topics);
+        }
+    }
     let catalog = call.broker.catalog.get();
     let (first_topic, first_partition) = match &request.cursor {
-        Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index.max(0)),
+        Some(cursor) => (cursor.topic_name.clone(), cursor.partition_index),
         None => (String::new(), 0),
     };
     let mut names: Vec<String> = match request.topics.is_empty() {
@@ -105,7 +112,7 @@ pub fn handle(
             topic_id: topic.id,
             is_internal: topic.is_internal(),
             partitions,
-            topic_authorized_operations: TOPIC_OPERATIONS,
+            topic_authorized_operations: operations::TOPIC,
             ..DescribeTopicPartitionsResponseTopic::default()
         });
         if next < topic.partitions.len() {
@@ -119,6 +126,19 @@ pub fn handle(
     response
 }
 
+/// The answer to a cursor that points nowhere: Kafka has no place for an error but beside each topic.
+fn refuse(topics: Vec<TopicRequest>) -> DescribeTopicPartitionsResponse {
+    let refused = |topic: TopicRequest| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::InvalidRequest.code(),
+        name: Some(topic.name),
+        ..DescribeTopicPartitionsResponseTopic::default()
+    };
+    DescribeTopicPartitionsResponse {
+        topics: topics.into_iter().map(refused).collect(),
+        ..DescribeTopicPartitionsResponse::default()
+    }
+}
+
 fn missing(name: String) -> DescribeTopicPartitionsResponseTopic {
     let code = match check_name(&name) {
         Ok(()) => ErrorCode::UnknownTopicOrPartition,
@@ -126,7 +146,9 @@ fn missing(name: String) -> DescribeTopicPartitionsResponseTopic {
     };
     DescribeTopicPartitionsResponseTopic {
         error_code: code.code(),
+        is_internal: is_internal(&name),
         name: Some(name),
+        topic_authorized_operations: operations::TOPIC,
         ..DescribeTopicPartitionsResponseTopic::default()
     }
 }

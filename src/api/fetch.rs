@@ -6,6 +6,7 @@
 //! - Fetch sessions are declined by session id 0: each request names all its partitions, and one that it names
 //!   twice is answered once.
 //! - Records are spans of segment files, sent by `sendfile`.
+//! - Over its quota a client gets an empty answer with the time for which it is then not read (KIP-13, KIP-219).
 //!
 //! # Version notes
 //! - v0-v3 belong to message formats 0 and 1 and are gone since Kafka 4 (KIP-896).
@@ -18,12 +19,13 @@
 //! - v15: replica id and epoch in a tagged field (KIP-903). v16: leaders' addresses (KIP-951).
 //! - v17: a follower's directory id (KIP-853). v18: a follower's high watermark (KIP-1166).
 
-use super::{Call, Ended, usable};
+use super::{Call, Ended, Exchange, Reply, usable};
 use crate::error::ErrorCode;
+use crate::quota::Flow;
 use crate::server::waiting::Watch;
 use crate::storage::view::SLICES_MAX;
 use crate::storage::{Hint, Partition, ReadError, Snapshot, View, Wake};
-use crate::wire::{Records, Uuid, messages};
+use crate::wire::{Records, Uuid, messages, write_response};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,6 +130,35 @@ struct Wanted<'a> {
     asked: &'a FetchPartition,
     partition: Option<Arc<Partition>>,
     missing: ErrorCode,
+}
+
+/// Serves a fetch within the client's quota. Over it, the answer is empty, and the client asks again after the time
+/// that it states: what would have been sent is neither sent nor counted (KIP-219).
+pub fn within_quota(
+    exchange: &mut Exchange<'_>,
+    mut request: FetchRequest,
+) -> Result<Reply, String> {
+    let client_id = exchange.header.client_id.take().unwrap_or_default();
+    let broker = exchange.call.broker.clone();
+    // More would be throttled whatever came before it, and so never sent.
+    let bytes_max = broker.quotas.bytes_max(Flow::Fetch, &client_id);
+    request.max_bytes = request.max_bytes.min(bytes_max);
+    let reply = exchange.reply_unless_ended(|call, version| handle(call, version, request))?;
+    let Reply::Now(response) = reply else {
+        return Ok(reply);
+    };
+    let bytes = response.total_bytes();
+    let throttle_time_ms = broker.quotas.record(Flow::Fetch, &client_id, bytes);
+    if throttle_time_ms == 0 {
+        return Ok(Reply::Now(response));
+    }
+    let empty = FetchResponse {
+        throttle_time_ms,
+        ..FetchResponse::default()
+    };
+    let header = &exchange.header;
+    let response = write_response(header.correlation_id, header.api_version, &empty);
+    Ok(Reply::Throttled(response, throttle_time_ms))
 }
 
 /// Finds the batches; `sendfile` sends them from the segment files. Waits, without polling, until `min_bytes` are
@@ -298,6 +329,10 @@ fn read(
     match view.slices(storage, offset, end, bytes_max, first, hint) {
         Ok(slices) => data.records = Records::Files(slices),
         Err(ReadError::OutOfRange) => return Err((ErrorCode::OffsetOutOfRange, Some(snapshot))),
+        // Its segment was removed: a newer view shows what is there now.
+        Err(ReadError::Gone) if partition.is_some_and(|p| p.has_moved_since(view)) => {
+            return read(call, request, wanted, left, first);
+        }
         // Its directory was renamed away, and the partition is about to be marked as deleted.
         Err(ReadError::Gone) => return Err((wanted.missing, None)),
         Err(ReadError::Io(error)) => {

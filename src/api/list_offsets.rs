@@ -18,7 +18,7 @@
 use super::{Call, Ended, usable};
 use crate::error::ErrorCode;
 use crate::server::waiting::Watch;
-use crate::storage::{Partition, Snapshot, Status, TimestampOffset, View, Wake};
+use crate::storage::{Partition, ReadError, Snapshot, Status, TimestampOffset, View, Wake};
 use crate::wire::messages;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -144,7 +144,17 @@ fn answer(
         (LATEST, Some(partition)) => settled(call, partition, snapshot)?,
         _ => snapshot,
     };
-    Ok(find(call, &snapshot.view, asked.timestamp, isolation_level))
+    match find(call, &snapshot.view, asked.timestamp, isolation_level) {
+        Ok(found) => Ok(Ok(found)),
+        // A segment was removed meanwhile: a newer view shows what is there now.
+        Err(ReadError::Gone) if partition.is_some_and(|p| p.has_moved_since(&snapshot.view)) => {
+            answer(call, version, isolation_level, asked, partition)
+        }
+        Err(error) => {
+            log::error!("looking for an offset by time: {error}");
+            Ok(Err(ErrorCode::KafkaStorageError))
+        }
+    }
 }
 
 const NOWHERE: TimestampOffset = TimestampOffset {
@@ -195,7 +205,7 @@ fn find(
     view: &View,
     timestamp: i64,
     isolation_level: i8,
-) -> Result<TimestampOffset, ErrorCode> {
+) -> Result<TimestampOffset, ReadError> {
     let end = match isolation_level {
         READ_COMMITTED => view.last_stable,
         _ => view.high_watermark,
@@ -216,11 +226,5 @@ fn find(
         MAX_TIMESTAMP => view.max_timestamp(storage, decoders),
         _ => view.offset_for_timestamp(storage, decoders, timestamp, end),
     };
-    match found {
-        Ok(found) => Ok(found.unwrap_or(NOWHERE)),
-        Err(error) => {
-            log::error!("looking for an offset by time: {error}");
-            Err(ErrorCode::KafkaStorageError)
-        }
-    }
+    Ok(found?.unwrap_or(NOWHERE))
 }

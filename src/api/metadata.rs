@@ -15,7 +15,7 @@
 //! - v9: flexible (KIP-482). v10: topic ids in the response; v12: topics asked for by id (KIP-516).
 //! - v13: a top-level error, with which a broker tells the client to bootstrap again (KIP-1102).
 
-use super::{Call, Ended};
+use super::{Call, Ended, operations};
 use crate::catalog::{Catalog, Topic, check_name, is_internal};
 use crate::control::{Answer, NewTopic, Request};
 use crate::error::ErrorCode;
@@ -72,23 +72,6 @@ messages! {
 /// Topics may be asked for by id.
 const VERSION_BY_ID: i16 = 12;
 
-/// The bits of what may be done with a topic when nothing is forbidden (KIP-430): read, write, create, delete,
-/// alter, describe, describe configs, alter configs.
-pub const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-
-/// Likewise for the cluster: create, alter, describe, cluster action, describe configs, alter configs, idempotent
-/// write.
-pub const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
-
-const fn bits(operations: &[u8]) -> i32 {
-    let (mut bits, mut i) = (0, 0);
-    while i < operations.len() {
-        bits |= 1 << operations[i];
-        i += 1;
-    }
-    bits
-}
-
 /// Describes topics, all or those asked for; one that is missing is made on the way if both the request and
 /// `auto.create.topics.enable` allow it, so that the first answer already has it.
 pub fn handle(
@@ -130,10 +113,13 @@ pub fn handle(
         }
     };
     let mut topics: Vec<MetadataResponseTopic> = topics;
-    if request.include_topic_authorized_operations {
-        let found = topics.iter_mut().filter(|topic| topic.error_code == 0);
-        found.for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
-    }
+    // Of what does not exist too, as in Kafka; but an id that is not known is of no resource.
+    let named = topics.iter_mut().filter(|topic| topic.name.is_some());
+    let topic_operations = operations::if_asked(
+        request.include_topic_authorized_operations,
+        operations::TOPIC,
+    );
+    named.for_each(|topic| topic.topic_authorized_operations = topic_operations);
     let (host, port) = call.advertised();
     let node_id = call.broker.config().node_id;
     Ok(MetadataResponse {
@@ -146,10 +132,10 @@ pub fn handle(
         cluster_id: Some(call.broker.cluster_id.clone()),
         controller_id: node_id,
         topics,
-        cluster_authorized_operations: match request.include_cluster_authorized_operations {
-            true => CLUSTER_OPERATIONS,
-            false => i32::MIN,
-        },
+        cluster_authorized_operations: operations::if_asked(
+            request.include_cluster_authorized_operations,
+            operations::CLUSTER,
+        ),
         ..MetadataResponse::default()
     })
 }

@@ -3,18 +3,31 @@
 //! A handler is a function from a request to a response, on its connection's thread. Behind its message tables it
 //! says what the broker does; the version notes on top of each file say what each version changed.
 
+pub mod alter_client_quotas;
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
+pub mod create_acls;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_acls;
 pub mod delete_groups;
+pub mod delete_records;
 pub mod delete_topics;
+pub mod describe_acls;
+pub mod describe_client_quotas;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod describe_user_scram_credentials;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -25,26 +38,29 @@ pub mod leave_group;
 pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
+pub mod operations;
 pub mod produce;
 pub mod sync_group;
+pub mod update_features;
 
 pub use produce::Pending;
 
 use crate::broker::Broker;
 use crate::budget::Charge;
-use crate::control::{Answer, Request};
+use crate::control::{self, Answer, Request};
 use crate::error::ErrorCode;
 use crate::group;
 use crate::server::waiting::{Outcome, Ticket, Watch, Woken};
 use crate::storage::{Partition, Snapshot, Status};
 use crate::wire::primitives::{ELEMENT_BYTES, ELEMENTS_FREE};
 use crate::wire::{Frame, Message, Reader, RequestHeader, Writer, read_request, write_response};
-use crate::writer::Caller;
+use crate::writer::{Caller, Job};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -71,6 +87,8 @@ pub struct Api {
 pub enum Reply {
     /// The response, to be sent now.
     Now(Writer),
+    /// The same, and then nothing is read from the client for so many milliseconds (KIP-219).
+    Throttled(Writer, i32),
     /// A produce that waits for the writer.
     Later(Pending),
     /// The connection failed meanwhile.
@@ -92,15 +110,16 @@ macro_rules! apis {
 
 apis! {
     produce::ProduceRequest => |exchange, frame| {
+        let bytes = frame.len();
         let request = exchange.read(frame)?;
-        Ok(Reply::Later(produce::handle(exchange, request)))
+        Ok(Reply::Later(produce::handle(exchange, request, bytes)))
     },
     fetch::FetchRequest => |exchange, frame| {
         let mut request: fetch::FetchRequest = exchange.read(frame)?;
         if exchange.memory.as_ref().is_some_and(|memory| memory.bytes() > 0) {
             request.max_wait_ms = request.max_wait_ms.min(LARGE_WAIT_MS_MAX);
         }
-        exchange.reply_unless_ended(|call, version| fetch::handle(call, version, request))
+        fetch::within_quota(exchange, request)
     },
     list_offsets::ListOffsetsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
@@ -158,6 +177,10 @@ apis! {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, version| delete_topics::handle(call, version, request))
     },
+    delete_records::DeleteRecordsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| delete_records::handle(call, request))
+    },
     init_producer_id::InitProducerIdRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| init_producer_id::handle(call, request))
@@ -165,6 +188,18 @@ apis! {
     offset_for_leader_epoch::OffsetForLeaderEpochRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply(|call, _| offset_for_leader_epoch::handle(call, request))
+    },
+    describe_acls::DescribeAclsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|_, _| describe_acls::handle(request))
+    },
+    create_acls::CreateAclsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|_, _| create_acls::handle(request))
+    },
+    delete_acls::DeleteAclsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|_, _| delete_acls::handle(request))
     },
     describe_configs::DescribeConfigsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
@@ -175,6 +210,14 @@ apis! {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| alter_configs::handle(call, request))
     },
+    alter_replica_log_dirs::AlterReplicaLogDirsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| alter_replica_log_dirs::handle(call, request))
+    },
+    describe_log_dirs::DescribeLogDirsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| describe_log_dirs::handle(call, request))
+    },
     create_partitions::CreatePartitionsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| create_partitions::handle(call, request))
@@ -183,17 +226,54 @@ apis! {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, version| delete_groups::handle(call, version, request))
     },
+    elect_leaders::ElectLeadersRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| elect_leaders::handle(call, request))
+    },
     incremental_alter_configs::IncrementalAlterConfigsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| incremental_alter_configs::handle(call, request))
+    },
+    alter_partition_reassignments::AlterPartitionReassignmentsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| alter_partition_reassignments::handle(call, request))
+    },
+    list_partition_reassignments::ListPartitionReassignmentsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|_, _| list_partition_reassignments::handle(request))
     },
     offset_delete::OffsetDeleteRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, version| offset_delete::handle(call, version, request))
     },
+    describe_client_quotas::DescribeClientQuotasRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reserve(describe_client_quotas::rows_max(&exchange.call))?;
+        exchange.reply(|call, _| describe_client_quotas::handle(call, request))
+    },
+    alter_client_quotas::AlterClientQuotasRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| alter_client_quotas::handle(call, request))
+    },
+    describe_user_scram_credentials::DescribeUserScramCredentialsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|_, _| describe_user_scram_credentials::handle(request))
+    },
+    describe_quorum::DescribeQuorumRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| describe_quorum::handle(call, request))
+    },
+    update_features::UpdateFeaturesRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply(|call, _| update_features::handle(call, request))
+    },
     describe_cluster::DescribeClusterRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
-        exchange.reply(|call, version| describe_cluster::handle(call, version, request))
+        exchange.reply(|call, _| describe_cluster::handle(call, request))
+    },
+    describe_producers::DescribeProducersRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| describe_producers::handle(call, request))
     },
     list_config_resources::ListConfigResourcesRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
@@ -301,10 +381,6 @@ impl Exchange<'_> {
     }
 }
 
-/// What may be done to a group, as bits by Kafka's `AclOperation` codes, where nobody is refused anything: read,
-/// delete, describe, and describe and alter its settings.
-pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
-
 /// The connection failed, or the broker cut it off, while a request waited; or the wait's answer is not of the kind
 /// that was asked for, which only a fault of the broker's own can bring about.
 #[derive(Clone, Copy, Debug)]
@@ -356,14 +432,28 @@ impl Call<'_> {
         self.ask_watching(request, Watch::Failure)
     }
 
+    /// Asks the writer and waits for the answer, its own or the control thread's.
+    pub fn ask_writer(&mut self, job: impl FnOnce(control::Reply) -> Job) -> Result<Answer, Ended> {
+        self.broker.writer.submit([job(self.reply())]);
+        self.answer(Watch::Failure)
+    }
+
     fn ask_watching(&mut self, request: Request, watch: Watch) -> Result<Answer, Ended> {
+        let (caller, ticket) = self.reply();
+        self.broker.control.ask(request, caller, ticket);
+        self.answer(watch)
+    }
+
+    fn reply(&self) -> control::Reply {
         let ticket = Ticket {
             request: self.request,
             part: 0,
         };
-        self.broker
-            .control
-            .ask(request, self.caller.clone(), ticket);
+        (self.caller.clone(), ticket)
+    }
+
+    fn answer(&mut self, watch: Watch) -> Result<Answer, Ended> {
+        let (_, ticket) = self.reply();
         let mut done = Vec::new();
         loop {
             self.caller.inbox.bell().arm();

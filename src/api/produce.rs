@@ -3,6 +3,7 @@
 //! # Behavior
 //! - `acks` -1 is answered once the batches are synced, 1 once they are in the page cache, 0 never; a failed
 //!   `acks=0` request closes the connection, since there is no other way to tell.
+//! - Over its quota a client is answered as ever, with the time for which it is then not read (KIP-13, KIP-219).
 //! - One batch a partition, of format 2; it is opened and checked before it is queued, and stored as it came.
 //!
 //! # Version notes
@@ -22,6 +23,7 @@ use crate::budget::Charge;
 use crate::catalog::Topic;
 use crate::config::TimestampType;
 use crate::error::ErrorCode;
+use crate::quota::{Flow, Quotas};
 use crate::server::waiting::{Outcome, Ticket};
 use crate::storage::Partition;
 use crate::wire::{Records, Uuid, Writer, messages, write_response};
@@ -87,6 +89,9 @@ const VERSION_MIN: i16 = 3;
 /// 2026-01-01, UTC: no clock that is right says less.
 const CLOCK_FLOOR_MS: i64 = 1_767_225_600_000;
 
+/// Who may write to internal topics (Kafka's `AdminUtils.ADMIN_CLIENT_ID`).
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
 /// The first version that may carry zstd (KIP-110).
 const VERSION_ZSTD: i16 = 7;
 
@@ -94,9 +99,14 @@ const VERSION_ZSTD: i16 = 7;
 ///
 /// With `acks=0` nothing is answered, but a batch that is refused closes the connection, as in Kafka: it is the
 /// only way to tell that producer.
-pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest) -> Pending {
+///
+/// `bytes` is what the request takes of the client's quota.
+pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest, bytes: usize) -> Pending {
     let version = exchange.header.api_version;
+    let is_admin = exchange.header.client_id.as_deref() == Some(ADMIN_CLIENT_ID);
+    let client_id = exchange.header.client_id.take().unwrap_or_default();
     let call = &exchange.call;
+    let limit = call.broker.quotas.limit(Flow::Produce, &client_id);
     let acks = match request.acks {
         0 => Ok(Acks::None),
         1 => Ok(Acks::Leader),
@@ -108,6 +118,11 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest) -> Pending {
         correlation_id: exchange.header.correlation_id,
         version,
         acks: acks.unwrap_or(Acks::All),
+        metered: limit.map(|_| Metered {
+            quotas: call.broker.quotas.clone(),
+            client_id,
+            bytes: bytes as u64,
+        }),
         response: ProduceResponse::default(),
         places: Vec::new(),
         waits: 0,
@@ -124,6 +139,10 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest) -> Pending {
             _ => catalog
                 .by_id(topic.topic_id)
                 .ok_or(ErrorCode::UnknownTopicId),
+        };
+        let known = match known {
+            Ok(topic) if topic.is_internal() && !is_admin => Err(ErrorCode::InvalidTopicException),
+            known => known,
         };
         pending.begin_topic(topic.name, topic.topic_id);
         for data in topic.partition_data {
@@ -151,9 +170,6 @@ fn check(
         return Err(refusal(ErrorCode::UnsupportedVersion));
     }
     let topic = topic.map_err(refusal)?;
-    if topic.is_internal() {
-        return Err(refusal(ErrorCode::InvalidTopicException));
-    }
     let partition = topic.partition(data.index);
     usable(partition, -1, ErrorCode::UnknownTopicOrPartition).map_err(refusal)?;
     let partition = partition.ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
@@ -226,6 +242,13 @@ fn refuse(answer: &mut PartitionProduceResponse, refusal: Refusal) {
     answer.record_errors = refusal.record_errors.into_iter().map(error).collect();
 }
 
+/// What a produce takes of its client's quota.
+struct Metered {
+    quotas: Arc<Quotas>,
+    client_id: String,
+    bytes: u64,
+}
+
 /// A produce whose batches are with the writer, and the response that they fill in.
 pub struct Pending {
     /// Its number on its connection.
@@ -233,6 +256,7 @@ pub struct Pending {
     correlation_id: i32,
     version: i16,
     acks: Acks,
+    metered: Option<Metered>,
     response: ProduceResponse,
     /// For each part of the request that the writer has: topic and partition in the response.
     places: Vec<(usize, usize)>,
@@ -330,8 +354,23 @@ impl Pending {
         self.waits == 0
     }
 
-    /// Appends the response to `out`; the error says why the connection must be closed instead.
-    pub fn finish(self, out: &mut Writer) -> Result<(), String> {
+    /// Whether its client has a quota: nothing is taken up beside it, since it may be the last for a while.
+    pub fn is_metered(&self) -> bool {
+        self.metered.is_some()
+    }
+
+    /// Appends the response to `out`; gives the milliseconds for which nothing is then to be read from the client.
+    /// The error says why the connection must be closed instead.
+    pub fn finish(mut self, out: &mut Writer) -> Result<i32, String> {
+        let record = |metered: &Metered| {
+            let Metered {
+                quotas,
+                client_id,
+                bytes,
+            } = metered;
+            quotas.record(Flow::Produce, client_id, *bytes)
+        };
+        let throttle_time_ms = self.metered.as_ref().map_or(0, record);
         if self.acks == Acks::None {
             let topics = &self.response.responses;
             let refused = topics
@@ -343,12 +382,13 @@ impl Pending {
                     "a produce with acks=0 was refused with error {}",
                     answer.error_code
                 )),
-                None => Ok(()),
+                None => Ok(throttle_time_ms),
             };
         }
+        self.response.throttle_time_ms = throttle_time_ms;
         let response = write_response(self.correlation_id, self.version, &self.response);
         out.put(&response.bytes);
-        Ok(())
+        Ok(throttle_time_ms)
     }
 }
 

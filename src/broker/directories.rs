@@ -37,9 +37,14 @@ pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> 
     let (mut doomed, mut records, mut unknown) = (Vec::new(), Vec::new(), Unknown::new());
     let reading = || format!("reading {}", rooms.data.display());
     for entry in fs::read_dir(&rooms.data).context(reading)? {
-        let path = entry.context(reading)?.path();
+        let entry = entry.context(reading)?;
+        let path = entry.path();
+        // The entry tells it without another look, but where a link leads.
+        let is_dir = entry
+            .file_type()
+            .is_ok_and(|kind| kind.is_dir() || kind.is_symlink() && path.is_dir());
         let name = path.file_name().and_then(|name| name.to_str());
-        let Some(name) = name.filter(|_| path.is_dir()) else {
+        let Some(name) = name.filter(|_| is_dir) else {
             continue;
         };
         if name.ends_with("-delete") {

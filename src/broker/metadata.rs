@@ -30,11 +30,7 @@ impl Metadata {
         let config = config.topic_defaults();
         let log = match dir.exists() {
             true => left.recover(METADATA_TOPIC, 0, &dir, config)?.0,
-            false => {
-                rooms
-                    .make(&METADATA_TOPIC.into(), METADATA_TOPIC_ID, 0, config)
-                    .1?
-            }
+            false => rooms.make_one(&dir, METADATA_TOPIC, METADATA_TOPIC_ID, config)?,
         };
         let view = Arc::new(log.view());
         let state = replay(&view, &rooms.storage)?;

@@ -354,16 +354,14 @@ fn open_one(left: &Left<'_>, room: &Room) -> Result<(Log, Report)> {
         .recovery_points
         .get(&key)
         .is_some_and(|offset| *offset > 0);
-    if !room.dir.exists() && !had_records {
-        return Ok((
-            left.rooms
-                .make_log(&room.dir, &room.topic, room.id, &room.config)?,
-            Report::default(),
-        ));
-    }
     if !room.dir.exists() {
-        log::error!("{} is gone, with all its records", room.dir.display());
-        left.rooms.make_directory(&room.dir, room.id)?;
+        let (rooms, dir) = (left.rooms, &room.dir);
+        if !had_records {
+            let log = rooms.make_one(dir, &room.topic, room.id, &room.config)?;
+            return Ok((log, Report::default()));
+        }
+        log::error!("{} is gone, with all its records", dir.display());
+        rooms.make_directory(dir, room.id)?;
     }
     left.recover(&room.topic, room.index, &room.dir, &room.config)
 }

@@ -141,6 +141,11 @@ settings! {
     connections_idle_ms_max: i64, "connections.max.idle.ms" = Some("600000"), AtLeast(-1), InForce("an_idle_connection_is_closed_and_a_waiting_one_is_not"), <- &[],
         "A connection that waits for nothing and asks nothing for so long is closed; -1: never.";
 
+    quota_samples: i32, "quota.window.num" = Some("11"), Between(1, 3600), InForce("the_window_of_quotas_is_set"), <- &[],
+        "Over how many samples the byte rates that quotas limit are taken. Bounded here, since each meter keeps them.";
+    quota_sample_s: i32, "quota.window.size.seconds" = Some("1"), AtLeast(1), InForce("the_window_of_quotas_is_set"), <- &[],
+        "The length of one such sample.";
+
     group_commit_linger_ms: i64, "group.commit.linger.ms" = Some("0"), Between(0, 60_000), InForce("group_commit_linger_ms_is_in_force"), <- &[],
         "How long the writer waits, with a batch in hand, for more to go into the same sync: fewer writes for flash, a longer way for each acknowledgement. Ottla's own.";
     producers_max: i32, "producer.state.max" = Some("100000"), AtLeast(1), InForce("producer_state_max_is_in_force"), <- &[],
@@ -277,6 +282,8 @@ settings! {
     timestamp_after_max_ms: i64, "message.timestamp.after.max.ms" = Some("3600000"), AtLeast(0), InForce("message_timestamp_after_max_ms_is_in_force"),
         <- &[same("log.message.timestamp.after.max.ms", "3600000")],
         "How far a record's time may lie ahead of the broker's; one further ahead is refused. Not looked at under LogAppendTime.";
+    file_delete_delay_ms: i64, "file.delete.delay.ms" = Some("60000"), AtLeast(0), InForce("a_deleted_segments_files_are_kept_for_their_delay"), <- &[same("log.segment.delete.delay.ms", "60000")],
+        "How long a segment's files are kept after DeleteRecords passed them. Those of a deleted topic go at once.";
     cleanup_policy: CleanupPolicy, "cleanup.policy" = Some("delete"), EachOf(&["compact", "delete"]), NoEffect("nothing deletes or compacts yet"),
         <- &[same("log.cleanup.policy", "delete")],
         "What happens to old records: `delete` drops segments beyond the retention limits, `compact` keeps the newest record of each key; both may be named. Empty: all is kept.";
@@ -309,8 +316,6 @@ pub(super) const TOPIC_UNREAD: &[Setting] = rows! {
         "The level for compression.type=lz4.";
     "compression.zstd.level": i32 = Some("3"), Between(-131_072, 22), NO_COMPRESSION, <- &[same("compression.zstd.level", "3")],
         "The level for compression.type=zstd.";
-    "file.delete.delay.ms": i64 = Some("60000"), AtLeast(0), NoEffect("who still reads a deleted file keeps it open"), <- &[same("log.segment.delete.delay.ms", "60000")],
-        "How long a file is kept after it was deleted.";
     "remote.storage.enable": bool = Some("false"), OneOf(&["false"]), NO_TIERS, <- &[],
         "Older segments move to tiered storage.";
     "remote.log.copy.disable": bool = Some("false"), OneOf(&["false"]), NO_TIERS, <- &[],

@@ -10,16 +10,19 @@
 //! May lose data: L6 (topic deletion).
 
 use super::plan::{self, NewTopic, Plan, Planned};
+use super::quotas;
 use super::settings::{self, SettingsPlan};
 use super::{
-    Answer, BrokerTime, CATALOG_TOKEN, Checkpoints, Mailbox, Reply, Request, Rooms, answer,
+    Answer, Begin, BrokerTime, CATALOG_TOKEN, Checkpoints, Mailbox, RaisedStarts, Reply, Request,
+    Rooms, answer,
 };
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
 use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, Topic};
 use crate::config::{Config, TopicConfig};
 use crate::error::{ErrorCode, Result};
-use crate::storage::{Partition, Status};
+use crate::quota::Quotas;
+use crate::storage::Partition;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{MetadataRecord, ProducerIdsRecord};
 use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, RecoveryPoints, Refusal};
@@ -36,6 +39,7 @@ enum Change {
     Grow(Plan, Reply),
     Delete(Plan, Reply),
     Dropping(Plan, Vec<Arc<Partition>>, Reply),
+    Quotas(Vec<MetadataRecord>, Reply),
     Configure(SettingsPlan, Reply),
     OffsetsTopic(Plan, Option<Reply>),
     ProducerIds(MetadataRecord, Reply),
@@ -51,6 +55,7 @@ pub struct Changes {
     state: State,
     published: Arc<Published>,
     metadata: Arc<Partition>,
+    quotas: Arc<Quotas>,
     producer_ids: Range<i64>,
     busy: Option<Change>,
     waiting: VecDeque<(Request, Reply)>,
@@ -58,25 +63,23 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// None is in hand at start: `state` is what was read from `metadata`, `published` what recovery opened.
+    /// None is in hand at start; `published` is what recovery opened.
     pub fn new(
         mailbox: Arc<Mailbox>,
         writer: Arc<Queue>,
-        rooms: Rooms,
-        checkpoints: Checkpoints,
-        state: State,
         published: Arc<Published>,
-        metadata: Arc<Partition>,
+        begin: Begin,
     ) -> Changes {
         Changes {
             mailbox,
             writer,
-            config: rooms.settings.get(),
-            rooms,
-            checkpoints,
-            state,
+            config: begin.rooms.settings.get(),
+            rooms: begin.rooms,
+            checkpoints: begin.checkpoints,
+            state: begin.state,
             published,
-            metadata,
+            metadata: begin.metadata,
+            quotas: begin.quotas,
             producer_ids: 0..0,
             busy: None,
             waiting: VecDeque::new(),
@@ -155,6 +158,27 @@ impl Changes {
         warn(self.checkpoints.update(points));
     }
 
+    /// Answers DeleteRecords once the log starts are durable (P9); only then what they passed may go.
+    pub fn save_starts(&mut self, starts: RaisedStarts, reply: Reply) {
+        let raised = starts
+            .iter()
+            .filter_map(|(partition, start)| Some((partition, *start.as_ref().ok()?)));
+        let saved = self.checkpoints.raise_starts(raised);
+        if let Err(error) = &saved {
+            log::error!("{error}; log starts are not saved");
+        }
+        let (partitions, starts): (Vec<_>, Vec<_>) = starts.into_iter().unzip();
+        let saved_start = |start: Result<i64, ErrorCode>| match saved {
+            Ok(()) => start,
+            Err(_) => start.and(Err(ErrorCode::KafkaStorageError)),
+        };
+        let starts = starts.into_iter().map(saved_start).collect();
+        answer(reply, Answer::LogStarts(starts));
+        if saved.is_ok() {
+            self.writer.submit([Job::RemovePassed(partitions)]);
+        }
+    }
+
     /// The checkpoints, for the last save.
     pub fn into_checkpoints(self) -> Checkpoints {
         self.checkpoints
@@ -182,12 +206,20 @@ impl Changes {
                 topics,
                 validate_only,
             } => {
-                let plan = plan::create_partitions(state, config, &topics);
+                let plan = plan::create_partitions(state, config, topics);
                 self.commit_unless(validate_only, plan, reply, Change::Grow);
             }
             Request::DeleteTopics(topics) => {
-                let plan = plan::delete_topics(state, config, &topics);
+                let plan = plan::delete_topics(state, config, topics);
                 self.commit_unless(false, plan, reply, Change::Delete);
+            }
+            Request::AlterQuotas(changes) => {
+                let records = quotas::alter_quotas(state, changes);
+                if records.is_empty() {
+                    return answer(reply, Answer::Quotas(Ok(())));
+                }
+                self.commit(&records);
+                self.busy = Some(Change::Quotas(records, reply));
             }
             Request::AlterConfigs {
                 resources,
@@ -270,6 +302,11 @@ impl Changes {
             }
             Change::Grow(plan, reply) => self.grow(plan, reply),
             Change::Delete(plan, reply) => self.delete(plan, reply),
+            Change::Quotas(records, reply) => {
+                records.iter().for_each(|record| self.state.apply(record));
+                self.quotas.publish(self.state.quotas.clone());
+                answer(reply, Answer::Quotas(Ok(())));
+            }
             Change::Configure(plan, reply) => self.configure(plan, reply),
             Change::ProducerIds(record, reply) => {
                 let first = self.state.next_producer_id;
@@ -358,31 +395,16 @@ impl Changes {
         let is_new = |topic: &str, index: i32| *topic == **name && indexes.contains(&index);
         // A deletion that could not save its checkpoints, on a full disk, left that to this.
         let forgotten = self.checkpoints.keep(|topic, index| !is_new(topic, index));
-        let mut jobs = Vec::new();
-        let make = |index| {
-            let (partition, log) = self.rooms.make(name, planned.id, index, config);
-            let partition = Arc::new(partition);
-            match log {
-                Ok(log) => jobs.push(self.rooms.adopt(partition.clone(), log, config)),
-                Err(error) => {
-                    log::error!("{name}-{index}: {error}");
-                    planned.fault = Some((ErrorCode::KafkaStorageError, error.to_string()));
-                }
-            }
-            partition
-        };
-        let mut partitions: Vec<Arc<Partition>> = indexes.map(make).collect();
-        if let Err(error) = forgotten.and_then(|()| self.rooms.sync()) {
-            log::error!("{name}: {error}");
-            // P1: without the directory's entry nothing in it can be acknowledged.
-            planned.fault = Some((ErrorCode::KafkaStorageError, error.to_string()));
-            partitions
-                .iter_mut()
-                .for_each(|partition| partition.set_status(Status::Offline));
-            return partitions;
+        let mut made = self.rooms.make_all(name, planned.id, indexes, config);
+        if let Err(error) = forgotten {
+            made.give_up(error);
         }
-        self.writer.submit(jobs);
-        partitions
+        if let Some(error) = &made.fault {
+            log::error!("{name}: {error}");
+            planned.fault = Some((ErrorCode::KafkaStorageError, error.to_string()));
+        }
+        self.writer.submit(made.jobs);
+        made.partitions
     }
 
     fn delete(&mut self, plan: Plan, reply: Reply) {
@@ -454,6 +476,7 @@ fn fail(change: Change, code: ErrorCode) {
             }
             answer(reply, Answer::Topics(plan.topics));
         }
+        Change::Quotas(_, reply) => answer(reply, Answer::Quotas(Err(code))),
         Change::Configure(mut plan, reply) => {
             for fault in plan.faults.iter_mut().filter(|fault| fault.is_none()) {
                 *fault = Some((code, "The change could not be recorded.".into()));

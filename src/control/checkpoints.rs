@@ -5,11 +5,13 @@
 //! name does not inherit a log start; the line of a log that could not be opened is carried over as it was.
 
 use crate::error::Result;
+use crate::storage::Partition;
 use crate::storage::checkpoint::{
     LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_offsets,
 };
 use crate::writer::RecoveryPoints;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The lines of both checkpoints.
 pub struct Checkpoints {
@@ -18,8 +20,10 @@ pub struct Checkpoints {
     pub recovery_points: Offsets,
     /// The first offset.
     pub log_starts: Offsets,
-    /// Whether the files lag behind.
-    unsaved: bool,
+    /// Whether the file of recovery points lags behind.
+    points_unsaved: bool,
+    /// Whether the file of log starts does.
+    starts_unsaved: bool,
 }
 
 impl Checkpoints {
@@ -35,7 +39,8 @@ impl Checkpoints {
             data: data.into(),
             recovery_points: read(RECOVERY_POINTS),
             log_starts: read(LOG_STARTS),
-            unsaved: false,
+            points_unsaved: false,
+            starts_unsaved: false,
         }
     }
 
@@ -46,26 +51,42 @@ impl Checkpoints {
             self.recovery_points.insert(key.clone(), point.offset);
             self.log_starts.insert(key, point.log_start);
         }
-        self.unsaved = true;
+        (self.points_unsaved, self.starts_unsaved) = (true, true);
+        self.save()
+    }
+
+    /// Takes in log starts, of which nothing falls; on return they are durable.
+    pub fn raise_starts<'a>(
+        &mut self,
+        starts: impl Iterator<Item = (&'a Arc<Partition>, i64)>,
+    ) -> Result<()> {
+        for (partition, start) in starts {
+            let key = (partition.topic.to_string(), partition.index);
+            self.starts_unsaved |= self.log_starts.insert(key, start) != Some(start);
+        }
         self.save()
     }
 
     /// Forgets the lines that are not to be kept; on return the files show none of them.
     pub fn keep(&mut self, mut keep: impl FnMut(&str, i32) -> bool) -> Result<()> {
-        let lines = self.recovery_points.len() + self.log_starts.len();
+        let (points, starts) = (self.recovery_points.len(), self.log_starts.len());
         self.recovery_points
             .retain(|(topic, index), _| keep(topic, *index));
         self.log_starts
             .retain(|(topic, index), _| keep(topic, *index));
-        self.unsaved |= self.recovery_points.len() + self.log_starts.len() < lines;
+        self.points_unsaved |= self.recovery_points.len() < points;
+        self.starts_unsaved |= self.log_starts.len() < starts;
         self.save()
     }
 
     fn save(&mut self) -> Result<()> {
-        if self.unsaved {
+        if self.points_unsaved {
             write_offsets(&self.data.join(RECOVERY_POINTS), &self.recovery_points)?;
+            self.points_unsaved = false;
+        }
+        if self.starts_unsaved {
             write_offsets(&self.data.join(LOG_STARTS), &self.log_starts)?;
-            self.unsaved = false;
+            self.starts_unsaved = false;
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ pub struct MorePartitions {
 }
 
 /// Which topic to delete.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TopicRef {
     /// By name.
     Name(String),
@@ -52,6 +52,38 @@ pub enum TopicRef {
     Id(Uuid),
     /// By both or by neither, which is refused.
     Unclear(Option<String>, Uuid),
+}
+
+impl TopicRef {
+    /// The name, where that is how it is asked for.
+    fn name(&self) -> Option<&str> {
+        match self {
+            TopicRef::Name(name) => Some(name),
+            TopicRef::Id(_) | TopicRef::Unclear(..) => None,
+        }
+    }
+
+    /// The id, where that is how it is asked for.
+    fn id(&self) -> Option<Uuid> {
+        match self {
+            TopicRef::Id(id) => Some(*id),
+            TopicRef::Name(_) | TopicRef::Unclear(..) => None,
+        }
+    }
+
+    fn refused(self, fault: Fault) -> Planned {
+        let (name, id) = match self {
+            TopicRef::Name(name) => (Some(name), Uuid::ZERO),
+            TopicRef::Id(id) => (None, id),
+            TopicRef::Unclear(name, id) => (name, id),
+        };
+        Planned {
+            name,
+            id,
+            fault: Some(fault),
+            ..Planned::default()
+        }
+    }
 }
 
 /// Why one topic's change is refused: Kafka's code and sentence.
@@ -72,16 +104,27 @@ pub struct Planned {
     pub fault: Option<Fault>,
 }
 
+impl Planned {
+    fn refused(name: String, fault: Fault) -> Planned {
+        Planned {
+            name: Some(name),
+            fault: Some(fault),
+            ..Planned::default()
+        }
+    }
+}
+
 /// One request's answer, topic by topic, and the records that would make it so.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// In the order of the request.
+    /// In the order of the request, but for what is there twice.
     pub topics: Vec<Planned>,
     /// To be committed together.
     pub records: Vec<MetadataRecord>,
 }
 
-/// Plans a CreateTopics request; `new_id` gives ids.
+/// Plans a CreateTopics request; `new_id` gives ids. A name that is there twice is refused once, behind the others, and
+/// so is the catalog's own.
 pub fn create_topics(
     state: &State,
     config: &Config,
@@ -89,18 +132,16 @@ pub fn create_topics(
     mut new_id: impl FnMut() -> Uuid,
 ) -> Plan {
     let mut plan = Plan::default();
-    let duplicates = duplicates(topics.iter().map(|topic| &topic.name));
+    let (topics, duplicates) = part(topics, |topic| topic.name.clone());
+    let (own, topics): (Vec<_>, Vec<_>) =
+        (topics.into_iter()).partition(|topic| topic.name == METADATA_TOPIC);
     let mut budget = PARTITIONS_PER_REQUEST_MAX;
     for topic in topics {
         let mut planned = Planned {
             name: Some(topic.name.clone()),
             ..Planned::default()
         };
-        let checked = match duplicates.contains(&topic.name) {
-            true => Err(duplicate()),
-            false => check_new_topic(state, config, &topic, &mut budget),
-        };
-        match checked {
+        match check_new_topic(state, config, &topic, &mut budget) {
             Err(fault) => planned.fault = Some(fault),
             Ok(count) => {
                 planned.id = new_id();
@@ -112,6 +153,11 @@ pub fn create_topics(
         }
         plan.topics.push(planned);
     }
+    plan.topics.extend(duplicates.into_iter().map(duplicate));
+    plan.topics.extend(own.into_iter().map(|topic| {
+        let sentence = format!("Creation of internal topic {METADATA_TOPIC} is prohibited.");
+        Planned::refused(topic.name, (ErrorCode::InvalidRequest, sentence))
+    }));
     plan
 }
 
@@ -163,10 +209,6 @@ fn check_new_topic(
     budget: &mut usize,
 ) -> Result<i32, Fault> {
     check_name(&topic.name).map_err(|sentence| (ErrorCode::InvalidTopicException, sentence))?;
-    if topic.name == METADATA_TOPIC {
-        let sentence = format!("Creation of internal topic {METADATA_TOPIC} is prohibited.");
-        return Err((ErrorCode::InvalidTopicException, sentence));
-    }
     if state.topics.contains_key(&topic.name) {
         return Err((
             ErrorCode::TopicAlreadyExists,
@@ -251,20 +293,27 @@ fn check_assignments(node_id: i32, topic: &NewTopic) -> Result<i32, Fault> {
     Ok(seen.len() as i32)
 }
 
-fn check_replicas(node_id: i32, brokers: &[i32]) -> Result<(), Fault> {
+/// Checks the replicas of a partition, as a client may name them: this node, once.
+pub fn check_replicas(node_id: i32, brokers: &[i32]) -> Result<(), Fault> {
     let fault = |why: String| Err((ErrorCode::InvalidReplicaAssignment, why));
-    match brokers {
-        [] => fault("The manual partition assignment includes an empty replica list.".into()),
-        [only] if *only == node_id => Ok(()),
-        _ => match brokers.iter().find(|broker| **broker != node_id) {
-            Some(other) => fault(format!(
-                "The manual partition assignment includes broker {other}, but no such broker is registered."
-            )),
-            None => fault(format!(
-                "The manual partition assignment includes the broker {node_id} more than once."
-            )),
-        },
+    if brokers.is_empty() {
+        return fault("The manual partition assignment includes an empty replica list.".into());
     }
+    let mut sorted = brokers.to_vec();
+    sorted.sort_unstable();
+    for (before, broker) in sorted.into_iter().enumerate() {
+        if broker != node_id {
+            return fault(format!(
+                "The manual partition assignment includes broker {broker}, but no such broker is registered."
+            ));
+        }
+        if before > 0 {
+            return fault(format!(
+                "The manual partition assignment includes the broker {broker} more than once."
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn take_partitions(budget: &mut usize, count: i32) -> Result<(), Fault> {
@@ -282,69 +331,91 @@ fn take_partitions(budget: &mut usize, count: i32) -> Result<(), Fault> {
     }
 }
 
-/// Plans a DeleteTopics request.
-pub fn delete_topics(state: &State, config: &Config, topics: &[TopicRef]) -> Plan {
+/// Plans a DeleteTopics request. A topic that is there twice, in whatever way, is refused once and not deleted.
+pub fn delete_topics(state: &State, config: &Config, topics: Vec<TopicRef>) -> Plan {
     let mut plan = Plan::default();
-    let mut seen = BTreeSet::new();
+    if !config.delete_topic_enable {
+        let sentence = "Topic deletion is disabled.";
+        let fault = (ErrorCode::TopicDeletionDisabled, sentence.to_owned());
+        let refuse = |topic: TopicRef| topic.refused(fault.clone());
+        plan.topics = topics.into_iter().map(refuse).collect();
+        return plan;
+    }
+    let (unclear, topics): (Vec<_>, Vec<_>) =
+        (topics.into_iter()).partition(|topic| matches!(topic, TopicRef::Unclear(..)));
+    for topic in unclear {
+        let sentence = match topic {
+            TopicRef::Unclear(Some(_), _) => "You may not specify both topic name and topic id.",
+            _ => "Neither topic name nor id were specified.",
+        };
+        let fault = (ErrorCode::InvalidRequest, sentence.into());
+        plan.topics.push(topic.refused(fault));
+    }
+    let (topics, duplicates) = part(topics, TopicRef::clone);
+    for topic in &duplicates {
+        let what = topic.id().map_or("name", |_| "id");
+        let fault = (
+            ErrorCode::InvalidRequest,
+            format!("Duplicate topic {what}."),
+        );
+        plan.topics.push(topic.clone().refused(fault));
+    }
+    let ids = topics.iter().chain(&duplicates);
+    let ids: BTreeSet<Uuid> = ids.filter_map(TopicRef::id).collect();
+    let named = topics.iter().filter_map(TopicRef::name);
+    let named: BTreeSet<Uuid> = named
+        .filter_map(|name| Some(state.topics.get(name)?.id))
+        .collect();
     for topic in topics {
-        let (name, mut fault) = match topic {
-            TopicRef::Name(name) if !state.topics.contains_key(name) => (
-                Some(name.clone()),
-                Some(unknown(ErrorCode::UnknownTopicOrPartition)),
-            ),
-            TopicRef::Name(name) => (Some(name.clone()), None),
-            TopicRef::Id(id) => match state.name_of(*id) {
-                Some(name) => (Some(name.into()), None),
-                None => (None, Some(unknown(ErrorCode::UnknownTopicId))),
-            },
-            TopicRef::Unclear(name, _) => (name.clone(), Some(unclear(name.is_some()))),
-        };
-        let id = match topic {
-            TopicRef::Id(id) | TopicRef::Unclear(_, id) => *id,
-            TopicRef::Name(name) => state
-                .topics
-                .get(name)
-                .map_or(Uuid::default(), |topic| topic.id),
-        };
-        if fault.is_none() && !config.delete_topic_enable {
-            fault = Some((
-                ErrorCode::TopicDeletionDisabled,
-                "Topic deletion is disabled.".into(),
-            ));
-        } else if fault.is_none() && !seen.insert(name.clone()) {
-            fault = Some(duplicate());
+        // Named by name too: that is where it is refused.
+        if topic.id().is_none_or(|id| !named.contains(&id)) {
+            plan_removal(state, topic, &ids, &mut plan);
         }
-        if fault.is_none() {
-            plan.records
-                .push(MetadataRecord::RemoveTopic(RemoveTopicRecord {
-                    topic_id: id,
-                }));
-        }
-        plan.topics.push(Planned {
-            name,
-            id,
-            fault,
-            ..Planned::default()
-        });
     }
     plan
 }
 
-/// Plans a CreatePartitions request.
-pub fn create_partitions(state: &State, config: &Config, topics: &[MorePartitions]) -> Plan {
+/// Plans the end of one topic, unless it is asked for by name and is one of `ids`, those that are asked for by id.
+fn plan_removal(state: &State, topic: TopicRef, ids: &BTreeSet<Uuid>, plan: &mut Plan) {
+    let name = match (topic.name(), topic.id()) {
+        (Some(name), _) => Some(name),
+        (None, Some(id)) => state.name_of(id),
+        (None, None) => None,
+    };
+    let Some((name, found)) = name.and_then(|name| state.topics.get_key_value(name)) else {
+        let code = match topic.id() {
+            Some(_) => ErrorCode::UnknownTopicId,
+            None => ErrorCode::UnknownTopicOrPartition,
+        };
+        return plan.topics.push(topic.refused(unknown(code)));
+    };
+    let mut planned = Planned {
+        name: Some(name.clone()),
+        id: found.id,
+        ..Planned::default()
+    };
+    if topic.name().is_some() && ids.contains(&found.id) {
+        let sentence = "The provided topic name maps to an ID that was already supplied.";
+        planned.fault = Some((ErrorCode::InvalidRequest, sentence.into()));
+    } else {
+        let record = RemoveTopicRecord { topic_id: found.id };
+        plan.records.push(MetadataRecord::RemoveTopic(record));
+    }
+    plan.topics.push(planned);
+}
+
+/// Plans a CreatePartitions request. A name that is there twice is refused once, before the others.
+pub fn create_partitions(state: &State, config: &Config, topics: Vec<MorePartitions>) -> Plan {
     let mut plan = Plan::default();
-    let duplicates = duplicates(topics.iter().map(|topic| &topic.name));
+    let (topics, duplicates) = part(topics, |topic| topic.name.clone());
+    plan.topics.extend(duplicates.into_iter().map(duplicate));
     let mut budget = PARTITIONS_PER_REQUEST_MAX;
     for topic in topics {
         let mut planned = Planned {
             name: Some(topic.name.clone()),
             ..Planned::default()
         };
-        let checked = match duplicates.contains(&topic.name) {
-            true => Err(duplicate()),
-            false => check_more_partitions(state, config, topic, &mut budget),
-        };
-        match checked {
+        match check_more_partitions(state, config, &topic, &mut budget) {
             Err(fault) => planned.fault = Some(fault),
             Ok((id, old)) => {
                 (planned.id, planned.partitions) = (id, topic.count);
@@ -398,27 +469,24 @@ fn check_more_partitions(
     Ok((known.id, old))
 }
 
-fn duplicates<'a>(names: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    names
-        .filter(|name| !seen.insert(name.as_str()))
-        .cloned()
-        .collect()
+/// Parts what is there once from the keys of what is there more often, both in the order of the request.
+fn part<T, K: Clone + Ord>(all: Vec<T>, key: impl Fn(&T) -> K) -> (Vec<T>, Vec<K>) {
+    let mut times: BTreeMap<K, u32> = BTreeMap::new();
+    let mut twice = Vec::new();
+    for one in &all {
+        let times = times.entry(key(one)).or_default();
+        *times += 1;
+        if *times == 2 {
+            twice.push(key(one));
+        }
+    }
+    let once = all.into_iter().filter(|one| times[&key(one)] == 1);
+    (once.collect(), twice)
 }
 
-fn unclear(has_name: bool) -> Fault {
-    let sentence = match has_name {
-        true => "You may not specify both topic name and topic id.",
-        false => "Neither topic name nor id were specified.",
-    };
-    (ErrorCode::InvalidRequest, sentence.into())
-}
-
-fn duplicate() -> Fault {
-    (
-        ErrorCode::InvalidRequest,
-        "Duplicate topic in the request.".into(),
-    )
+fn duplicate(name: String) -> Planned {
+    let fault = (ErrorCode::InvalidRequest, "Duplicate topic name.".into());
+    Planned::refused(name, fault)
 }
 
 fn unknown(code: ErrorCode) -> Fault {

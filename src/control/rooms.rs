@@ -13,17 +13,24 @@
 
 use crate::catalog::is_internal;
 use crate::config::{self, TopicConfig};
-use crate::error::{Context, Result};
-use crate::storage::{self, Log, LogSettings, Partition, Snapshot, Status, View, checkpoint};
+use crate::error::{Context, Error, Result};
+use crate::storage::{
+    self, Log, LogSettings, Partition, Snapshot, Status, SyncItem, View, checkpoint,
+};
+use crate::sync::{self, Syncer};
 use crate::sys;
 use crate::wire::Uuid;
 use crate::writer::{FlushPolicy, Job};
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+
+/// So many partitions' files are synced together: each holds a few descriptors until then.
+const MADE_TOGETHER: usize = 32;
 
 /// What it takes to make and remove partitions.
 #[derive(Clone)]
@@ -34,6 +41,29 @@ pub struct Rooms {
     pub settings: Arc<config::Published>,
     /// What all logs share.
     pub storage: Arc<storage::Shared>,
+    /// Syncs what was made.
+    pub syncer: Arc<Syncer>,
+}
+
+/// Partitions that were made. One whose log could not be made or synced is offline, until the next start makes it.
+#[derive(Default)]
+pub struct Made {
+    /// In the order of their numbers.
+    pub partitions: Vec<Arc<Partition>>,
+    /// The logs, on their way to the writer.
+    pub jobs: Vec<Job>,
+    /// Why one is offline, if any is.
+    pub fault: Option<Error>,
+}
+
+impl Made {
+    /// None of them can be used.
+    pub fn give_up(&mut self, error: Error) {
+        self.jobs.clear();
+        self.fault = Some(error);
+        let offline = |partition: &Arc<Partition>| partition.set_status(Status::Offline);
+        self.partitions.iter().for_each(offline);
+    }
 }
 
 /// The directory of a partition; the topic's name was checked.
@@ -63,6 +93,7 @@ pub fn log_settings(topic: &str, config: &TopicConfig) -> LogSettings {
         index_bytes_max: config.index_bytes_max as u32,
         index_interval_bytes: config.index_interval_bytes as u32,
         preallocate: config.preallocate,
+        file_delete_delay: Duration::from_millis(config.file_delete_delay_ms as u64),
         visible_when_synced: flush_policy(topic, config).every_turn(),
     }
 }
@@ -71,51 +102,115 @@ pub fn log_settings(topic: &str, config: &TopicConfig) -> LogSettings {
 fn jitter_ms(config: &TopicConfig) -> i64 {
     let jitter = config.segment_jitter_ms.min(config.segment_ms);
     let mut bytes = [0; 8];
-    match sys::random(&mut bytes) {
-        Ok(()) if jitter > 0 => (u64::from_ne_bytes(bytes) % jitter as u64) as i64,
-        _ => 0,
+    match jitter > 0 && sys::random(&mut bytes).is_ok() {
+        true => (u64::from_ne_bytes(bytes) % jitter as u64) as i64,
+        false => 0,
     }
 }
 
 impl Rooms {
-    /// Makes a partition's directory and its empty log. The partition is there in any case; without a log it is
-    /// offline. [`Rooms::sync`] must follow before anything in it is acknowledged.
-    pub fn make(
+    /// Makes partitions, each with its directory and an empty log; all of it is durable on return.
+    pub fn make_all(
         &self,
         topic: &Arc<str>,
         id: Uuid,
-        index: i32,
+        indexes: Range<i32>,
         config: &TopicConfig,
-    ) -> (Partition, Result<Log>) {
-        let dir = partition_dir(&self.data, topic, index);
-        let log = self.make_log(&dir, topic, id, config);
-        let status = if log.is_ok() {
-            Status::Online
-        } else {
-            Status::Offline
-        };
-        let view = log.as_ref().map_or_else(|_| View::empty(), Log::view);
-        let snapshot = Snapshot {
-            view: Arc::new(view),
-            leader_epoch: 0,
-            status,
-        };
-        (Partition::new(topic.clone(), id, index, dir, snapshot), log)
+    ) -> Made {
+        let mut made = Made::default();
+        for first in indexes.clone().step_by(MADE_TOGETHER) {
+            let last = indexes.end.min(first + MADE_TOGETHER as i32);
+            self.make_some(topic, id, first..last, config, &mut made);
+        }
+        if let Err(error) = self.sync() {
+            // P1: without the directory's entry nothing in it can be acknowledged.
+            made.give_up(error);
+        }
+        made
     }
 
-    /// Makes a partition's directory and log, at offset 0.
-    pub fn make_log(&self, dir: &Path, topic: &str, id: Uuid, config: &TopicConfig) -> Result<Log> {
-        self.make_directory(dir, id)?;
-        Log::create(dir, &self.storage, log_settings(topic, config))
+    fn make_some(
+        &self,
+        topic: &Arc<str>,
+        id: Uuid,
+        indexes: Range<i32>,
+        config: &TopicConfig,
+        made: &mut Made,
+    ) {
+        let (mut logs, mut unsynced) = (Vec::new(), Vec::new());
+        for index in indexes {
+            let dir = partition_dir(&self.data, topic, index);
+            let log = self.make_log(&dir, topic, id, config, &mut unsynced);
+            logs.push((index, dir, log));
+        }
+        let syncing = || format!("syncing partitions of {topic}");
+        let synced = self.syncer.sync_all(unsynced).context(syncing);
+        for (index, dir, log) in logs {
+            let log = log.and_then(|mut log| {
+                synced
+                    .as_ref()
+                    .map_err(|error| Error::new(error.to_string()))?;
+                log.mark_synced();
+                Ok(log)
+            });
+            let (view, status) = match &log {
+                Ok(log) => (log.view(), Status::Online),
+                Err(_) => (View::empty(), Status::Offline),
+            };
+            let snapshot = Snapshot {
+                view: Arc::new(view),
+                leader_epoch: 0,
+                status,
+            };
+            let partition = Partition::new(topic.clone(), id, index, dir, snapshot);
+            let partition = Arc::new(partition);
+            match log {
+                Ok(log) => made.jobs.push(self.adopt(partition.clone(), log, config)),
+                Err(error) => made.fault = Some(error),
+            }
+            made.partitions.push(partition);
+        }
     }
 
-    /// Makes a partition's directory, with the topic's id in it.
+    /// Makes one partition's directory and log, durable but for the directory's own entry: [`Rooms::sync`] must follow.
+    pub fn make_one(&self, dir: &Path, topic: &str, id: Uuid, config: &TopicConfig) -> Result<Log> {
+        let mut unsynced = Vec::new();
+        let mut log = self.make_log(dir, topic, id, config, &mut unsynced)?;
+        sync_one_by_one(dir, &unsynced)?;
+        log.mark_synced();
+        Ok(log)
+    }
+
+    fn make_log(
+        &self,
+        dir: &Path,
+        topic: &str,
+        id: Uuid,
+        config: &TopicConfig,
+        unsynced: &mut Vec<SyncItem>,
+    ) -> Result<Log> {
+        unsynced.push(self.begin_directory(dir, id)?);
+        let log = Log::create(dir, &self.storage, log_settings(topic, config))?;
+        unsynced.extend(log.unsynced());
+        Ok(log)
+    }
+
+    /// Makes a partition's directory, with the topic's id in it, as durable as [`Rooms::make_one`] does.
     pub fn make_directory(&self, dir: &Path, id: Uuid) -> Result<()> {
+        let items = [
+            self.begin_directory(dir, id)?,
+            SyncItem::Directory(dir.into()),
+        ];
+        sync_one_by_one(dir, &items)
+    }
+
+    fn begin_directory(&self, dir: &Path, id: Uuid) -> Result<SyncItem> {
         if dir.exists() {
             self.put_aside(dir)?;
         }
         fs::create_dir(dir).context(|| format!("making {}", dir.display()))?;
-        checkpoint::write_topic_id(dir, id)
+        let file = checkpoint::create_topic_id(dir, id)?;
+        Ok(SyncItem::Data(Arc::new(file)))
     }
 
     /// Makes the entries of new directories durable.
@@ -177,6 +272,11 @@ impl Rooms {
         }
         None
     }
+}
+
+fn sync_one_by_one(dir: &Path, items: &[SyncItem]) -> Result<()> {
+    let synced = items.iter().try_for_each(sync::sync);
+    synced.context(|| format!("syncing {}", dir.display()))
 }
 
 /// A name for `dir` that is not taken: an earlier directory of its name may not be unlinked yet. The longest topic's

@@ -7,7 +7,9 @@
 //! 3. The thread waits in `poll`, on the socket and its own bell; in a send to its own client; and for memory: of
 //!    request bytes before it receives them, of decompression before it opens a batch.
 //! 4. A connection with a request pending is never closed for being idle.
-//! 5. What a client sent before it ended its side is handled, and answered as long as the connection holds.
+//! 5. A client that is over its quota is answered at once, and then not read for the time that it was told (KIP-219);
+//!    one with a quota has one request in hand at a time, as in Kafka.
+//! 6. What a client sent before it ended its side is handled, and answered as long as the connection holds.
 
 use super::input::{Fault, Input};
 use super::reply;
@@ -47,6 +49,8 @@ pub struct Connection {
     out: Writer,
     hints: Hints,
     last_active: Instant,
+    /// Until then nothing is read: the client is over its quota.
+    muted_until: Option<Instant>,
     /// The peer sends no more, but not all of what it sent was read.
     peer_ended: bool,
     /// No more is read; what is pending is settled, and then the thread ends.
@@ -73,6 +77,7 @@ impl Connection {
             out: Writer::new(),
             hints: Hints::default(),
             last_active: Instant::now(),
+            muted_until: None,
             peer_ended: false,
             ended: false,
             broker,
@@ -100,6 +105,9 @@ impl Connection {
     }
 
     fn advance(&mut self) -> Result<(), Fault> {
+        if self.is_muted() || self.is_full() {
+            return self.wait(Watch::HangUp);
+        }
         match self.input.next_key()? {
             Some(key) if self.may_take(key) => {
                 let Some(frame) = self.input.next_frame()? else {
@@ -109,17 +117,40 @@ impl Connection {
                 self.take_up(Arc::new(frame))
             }
             Some(_) => self.wait(Watch::HangUp),
-            None if self.is_full() => self.wait(Watch::HangUp),
             None => self.wait(Watch::Requests),
         }
     }
 
     fn may_take(&self, key: i16) -> bool {
-        self.pending.is_empty() || (api::is_pipelined(key) && !self.is_full())
+        self.pending.is_empty() || api::is_pipelined(key)
     }
 
     fn is_full(&self) -> bool {
-        self.pending.len() >= PENDING_MAX || self.pending_partitions >= PENDING_PARTITIONS_MAX
+        self.pending.len() >= PENDING_MAX
+            || self.pending_partitions >= PENDING_PARTITIONS_MAX
+            || self.pending.back().is_some_and(Pending::is_metered)
+    }
+
+    /// From now on nothing is read for so long.
+    fn mute(&mut self, throttle_ms: i32) {
+        if throttle_ms > 0 {
+            self.muted_until =
+                Instant::now().checked_add(Duration::from_millis(throttle_ms as u64));
+        }
+    }
+
+    /// Whether nothing is read yet. A client that sends no more is not waited for.
+    fn is_muted(&mut self) -> bool {
+        match self.muted_until {
+            Some(at) if at > Instant::now() && !self.peer_ended => true,
+            Some(_) => {
+                self.muted_until = None;
+                self.last_active = Instant::now();
+                self.input.restart_clocks();
+                false
+            }
+            None => false,
+        }
     }
 
     fn take_up(&mut self, frame: Arc<crate::wire::Frame>) -> Result<(), Fault> {
@@ -135,12 +166,10 @@ impl Connection {
             hints: &mut self.hints,
         };
         match api::dispatch(call, frame).map_err(Fault::Refused)? {
-            Reply::Now(response) => {
-                let sent = reply::send(&self.socket, &response).map_err(Fault::Io);
-                // A fetch may have waited for longer than an idle connection may, or a half-received request.
-                self.last_active = Instant::now();
-                self.input.restart_clocks();
-                sent
+            Reply::Now(response) => self.respond(&response),
+            Reply::Throttled(response, throttle_ms) => {
+                self.mute(throttle_ms);
+                self.respond(&response)
             }
             Reply::Later(pending) => {
                 self.pending_partitions += pending.partitions();
@@ -149,6 +178,14 @@ impl Connection {
             }
             Reply::Ended => Err(Fault::Failed),
         }
+    }
+
+    fn respond(&mut self, response: &Writer) -> Result<(), Fault> {
+        let sent = reply::send(&self.socket, response).map_err(Fault::Io);
+        // A fetch may have waited for longer than an idle connection may, or a half-received request.
+        self.last_active = Instant::now();
+        self.input.restart_clocks();
+        sent
     }
 
     /// Hands what others finished to the requests that wait for it, and sends the answers whose turn it is.
@@ -176,7 +213,8 @@ impl Connection {
                 break;
             };
             self.pending_partitions -= pending.partitions();
-            pending.finish(&mut self.out).map_err(Fault::Refused)?;
+            let throttle_ms = pending.finish(&mut self.out).map_err(Fault::Refused)?;
+            self.mute(throttle_ms);
             self.last_active = Instant::now();
             self.input.restart_clocks();
         }
@@ -244,6 +282,9 @@ impl Connection {
         if self.ended {
             return self.stops_at();
         }
+        if let Some(at) = self.muted_until {
+            return Some(at);
+        }
         if !self.pending.is_empty() {
             return None;
         }
@@ -255,7 +296,7 @@ impl Connection {
 
     fn timed_out(&self) -> Result<(), Fault> {
         match self.deadline() {
-            Some(at) if at > Instant::now() || self.ended => Ok(()),
+            Some(at) if at > Instant::now() || self.ended || self.muted_until.is_some() => Ok(()),
             Some(_) if self.input.has_partial() => {
                 Err(Fault::Refused("a request that stopped coming".into()))
             }

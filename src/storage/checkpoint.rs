@@ -19,6 +19,9 @@
 //!
 //! The clean-shutdown marker is here too: `{"version":0,"brokerEpoch":-1}`, as Kafka writes it.
 //!
+//! In a directory that was just made there is no old state to keep: there a file is written as it is, and synced with
+//! the directory.
+//!
 //! Invariants: until the last rename the old state is whole and in place; a failed write (a full disk) changes
 //! nothing and is the caller's to report, never a reason to stop. Sources: Kafka's `CheckpointFile`,
 //! `PartitionMetadataFile`, `MetaProperties`.
@@ -48,6 +51,16 @@ fn write_unnamed(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result.context(|| format!("writing {}", path.display()))
+}
+
+/// Writes a file that is not there yet, and gives it to be synced.
+fn create(path: &Path, text: &str) -> Result<File> {
+    let write = || -> std::io::Result<File> {
+        let mut file = File::create_new(path)?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    write().context(|| format!("writing {}", path.display()))
 }
 
 fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -169,14 +182,24 @@ pub fn read_epochs(dir: &Path) -> Result<Vec<EpochStart>> {
     Ok(read(&dir.join(LEADER_EPOCHS), parse)?.unwrap_or_default())
 }
 
-/// Writes a partition's leader epochs. The directory's sync is the caller's: the log has one at hand whose failure is
-/// final (P6), and that one must be the first to hear of a failure.
-pub fn write_epochs(dir: &Path, epochs: &[EpochStart]) -> Result<()> {
+/// Writes the first leader epochs of a directory that was just made. Nothing is synced: the caller syncs the returned
+/// file, and the directory, before anything in it is acknowledged (L9). Till then a torn one shows, as garbled.
+pub fn create_epochs(dir: &Path, epochs: &[EpochStart]) -> Result<File> {
+    create(&dir.join(LEADER_EPOCHS), &epoch_lines(epochs))
+}
+
+fn epoch_lines(epochs: &[EpochStart]) -> String {
     let mut text = format!("0\n{}\n", epochs.len());
     for start in epochs {
         let _ = writeln!(text, "{} {}", start.epoch, start.start_offset);
     }
-    write_unnamed(&dir.join(LEADER_EPOCHS), text.as_bytes())
+    text
+}
+
+/// Writes a partition's leader epochs. The directory's sync is the caller's: the log has one at hand whose failure is
+/// final (P6), and that one must be the first to hear of a failure.
+pub fn write_epochs(dir: &Path, epochs: &[EpochStart]) -> Result<()> {
+    write_unnamed(&dir.join(LEADER_EPOCHS), epoch_lines(epochs).as_bytes())
 }
 
 /// Kafka's file that says which topic a partition's directory belongs to.
@@ -195,8 +218,16 @@ pub fn read_topic_id(dir: &Path) -> Result<Option<Uuid>> {
 
 /// Writes the topic id of a partition's directory.
 pub fn write_topic_id(dir: &Path, id: Uuid) -> Result<()> {
-    let text = format!("version: 0\ntopic_id: {id}");
-    write(&dir.join(PARTITION_METADATA), text.as_bytes())
+    write(&dir.join(PARTITION_METADATA), topic_id_lines(id).as_bytes())
+}
+
+/// Likewise for a directory that was just made. Nothing is synced: see [`create_epochs`].
+pub fn create_topic_id(dir: &Path, id: Uuid) -> Result<File> {
+    create(&dir.join(PARTITION_METADATA), &topic_id_lines(id))
+}
+
+fn topic_id_lines(id: Uuid) -> String {
+    format!("version: 0\ntopic_id: {id}")
 }
 
 /// Who this data directory is (Kafka's `meta.properties`, version 1).

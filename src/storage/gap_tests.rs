@@ -109,7 +109,7 @@ fn a_gap_is_remembered_by_later_starts() {
             let (log, report) = rig.recover_with(&start);
             assert_eq!(report.gaps.len(), usize::from(round == 0));
             match stops_clean {
-                true => log.close().unwrap(),
+                true => drop(log.close().unwrap()),
                 false => drop(log),
             }
             if !with_snapshots {

@@ -200,7 +200,12 @@ pub fn write<E: Entry>(file: &File, at: u32, entries: &[E]) -> io::Result<()> {
 
 /// Cuts what a file holds behind its first `count` entries. `set_len` here: an index is a hint, and can be made anew.
 pub fn trim<E: Entry>(file: &File, count: u32) -> io::Result<()> {
-    file.set_len(u64::from(count) * E::BYTES as u64)
+    let len = u64::from(count) * E::BYTES as u64;
+    // To set the length that it has would still be a write.
+    match file.metadata()?.len() == len {
+        true => Ok(()),
+        false => file.set_len(len),
+    }
 }
 
 /// Removes an index that is not whole. `remove_file` here: as above.

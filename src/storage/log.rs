@@ -10,12 +10,13 @@
 //! 4. A roll seals the active segment (final time entry, index entries written) and leaves a producer snapshot at the
 //!    new one's base offset. Indexes are never in the acknowledgement's path ([`Log::take_hints`]).
 //!
-//! Reading on: [`facts`], what a log may be asked.
+//! Reading on: [`facts`], what a log may be asked; [`start`], how its beginning moves.
 //!
 //! `set_len` and `remove_file` here: L10, a write that fails half way; and `set_len` to a sealed segment's own length,
-//! which gives back what was reserved. `sync_data` and `sync_dir` here: a clean stop's hints (L8).
+//! which gives back what was reserved.
 
 mod facts;
+mod start;
 
 use super::active::Active;
 use super::append::Turn;
@@ -92,10 +93,13 @@ pub struct Log {
     /// The offsets of the producer snapshots, ascending.
     snapshots: Vec<i64>,
     offline: bool,
+    /// All files are as a clean stop left them: the next one has nothing to write.
+    settled: bool,
 }
 
 impl Log {
-    /// A new log in `dir`, which exists; its first segment begins at offset 0 in leader epoch 0, and is not synced yet.
+    /// A new log in `dir`, which exists; its first segment begins at offset 0 in leader epoch 0. None of it is synced
+    /// yet: see [`Log::unsynced`].
     pub fn create(dir: &Path, shared: &Arc<Shared>, settings: LogSettings) -> Result<Log> {
         let dir: Arc<Path> = dir.into();
         let (segment, file) = Segment::create(&dir, 0)?;
@@ -104,8 +108,13 @@ impl Log {
         let producers = Producers::new(shared.producers.clone());
         let mut log = Log::assemble(dir, shared, settings, Vec::new(), active, producers);
         log.hold(Arc::new(file));
-        // Here and not at the first append: the writer would sync one such file after another for many new logs.
-        log.begin_epoch(0, 0);
+        let first = EpochStart {
+            epoch: 0,
+            start_offset: 0,
+        };
+        let epochs = checkpoint::create_epochs(&log.dir, &[first])?;
+        log.epochs = Arc::new([first]);
+        log.dirty.push(Arc::new(epochs));
         Ok(log)
     }
 
@@ -139,7 +148,13 @@ impl Log {
             hints: Vec::new(),
             snapshots: Vec::new(),
             offline: false,
+            settled: false,
         }
+    }
+
+    /// From recovery: every file is as a clean stop left it.
+    pub(super) fn set_settled(&mut self) {
+        self.settled = true;
     }
 
     /// Sets what recovery read: where the log starts, its epochs and those of its checkpoint, and which snapshots
@@ -152,7 +167,7 @@ impl Log {
         snapshots: Vec<i64>,
     ) {
         self.log_start = self.log_start.max(log_start);
-        self.epochs = epochs.into();
+        self.epochs = start::epochs_from(&epochs, self.log_start).into();
         if *self.epochs != *saved {
             self.save_epochs();
         }
@@ -341,6 +356,7 @@ impl Log {
 
     /// Notes that the file that the active segment's bytes go through must be synced.
     fn keep_dirty(&mut self) {
+        self.settled = false;
         if let Some(file) = &self.active.file
             && !self.dirty.iter().any(|dirty| Arc::ptr_eq(dirty, file))
         {
@@ -432,6 +448,7 @@ impl Log {
     }
 
     fn save_epochs(&mut self) {
+        self.settled = false;
         let saved = checkpoint::write_epochs(&self.dir, &self.epochs);
         self.epochs_unsaved = saved.is_err();
         self.dirty_directory = true;
@@ -440,12 +457,15 @@ impl Log {
         }
     }
 
-    /// A clean stop, after the writer synced all: final index entries and producer state, durable on return.
-    /// An error means that the clean-shutdown marker must not be written (L8).
-    pub fn close(mut self) -> Result<()> {
+    /// A clean stop, after the writer synced all: final index entries and producer state; gives what is to be synced.
+    /// An error means that the clean-shutdown marker must not be written (L8), nor must it before that sync.
+    pub fn close(mut self) -> Result<Vec<SyncItem>> {
         if self.offline || !self.dirty.is_empty() || self.turn.is_some() {
             let dir = self.dir.display();
             return Err(Error::new(format!("{dir}: closed with unsynced bytes")));
+        }
+        if self.settled {
+            return Ok(self.unsynced());
         }
         let sealed = self.active.seal(&self.shared);
         self.hints.extend(sealed);
@@ -454,12 +474,9 @@ impl Log {
         if self.epochs_unsaved {
             self.save_epochs();
         }
-        for hint in self.take_hints() {
-            if let SyncItem::Data(file) = hint {
-                sys::sync_data(&file).context(|| format!("syncing {}", self.dir.display()))?;
-            }
-        }
-        sys::sync_dir(&self.dir).context(|| format!("syncing {}", self.dir.display()))
+        let mut items = self.take_hints();
+        items.push(SyncItem::Directory(self.dir.clone()));
+        Ok(items)
     }
 }
 

@@ -50,7 +50,8 @@ fn a_new_log_and_a_roll_have_their_directory_synced() {
         let is_directory = |item: &SyncItem| matches!(item, SyncItem::Directory(_));
         log.unsynced().iter().filter(|i| is_directory(i)).count()
     };
-    assert_eq!((log.unsynced().len(), directories(&log)), (2, 1));
+    // The segment, the leader epochs, and the directory.
+    assert_eq!((log.unsynced().len(), directories(&log)), (3, 1));
     sync(&mut log);
     append(&mut log, batch(1, 150, 1));
     assert_eq!((log.unsynced().len(), directories(&log)), (1, 0));

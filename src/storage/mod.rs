@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`segment`] (a file of batches, and what readers know of it), [`index`], [`log`] with
 //! `active` and `append` (the writer's hands), [`view`] and [`times`] (what readers search), [`producers`] and [`snapshot`],
-//! [`checkpoint`], [`descriptors`], and last [`recovery`] with `reopen`, `pass`, `scan` and `repair`.
+//! [`checkpoint`], [`descriptors`], [`trash`], and last [`recovery`] with `reopen`, `pass`, `scan` and `repair`.
 //!
 //! Invariants: only the writer thread holds a [`Log`]; readers hold immutable [`View`]s and never see a byte beyond
 //! the high watermark; a byte below the synced end is never cut; record bytes are never read to serve a fetch.
@@ -47,18 +47,22 @@ pub mod snapshot;
 #[cfg(test)]
 mod testing;
 pub mod times;
+pub mod trash;
 pub mod view;
 
 pub use checkpoint::EpochStart;
 pub use log::{Log, Refused, Staged, SyncItem};
 pub use partition::{Partition, Snapshot, Status, Wake};
+pub use producers::ActiveProducer;
 pub use recovery::{Report, Start};
 pub use times::TimestampOffset;
+pub use trash::Trash;
 pub use view::{Hint, ReadError, View};
 
 use descriptors::Descriptors;
 use producers::Limit;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the storage of all partitions shares.
 pub struct Shared {
@@ -92,6 +96,8 @@ pub struct LogSettings {
     pub index_interval_bytes: u32,
     /// Reserve a segment's disk space when it is made (`preallocate`).
     pub preallocate: bool,
+    /// How long a removed segment's files are kept (`file.delete.delay.ms`).
+    pub file_delete_delay: Duration,
     /// Whether the high watermark is the synced end, or the appended one (promise P2).
     pub visible_when_synced: bool,
 }

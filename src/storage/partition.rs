@@ -104,6 +104,11 @@ impl Partition {
         }
     }
 
+    /// Whether a view with other segments was published since: one that is gone from `view` is no loss then.
+    pub fn has_moved_since(&self, view: &View) -> bool {
+        self.published.lock().view.generation != view.generation
+    }
+
     /// Rings `waker` once, at the next publication. Look at [`Partition::snapshot`] after this, not before.
     pub fn watch(&self, waker: Arc<dyn Wake>) {
         self.published.lock().waiting.push(waker);

@@ -7,7 +7,7 @@ use super::append::{Entries, Tail};
 use super::checkpoint::{self, EpochStart};
 use super::producers::Producers;
 use super::recovery::{Cut, Opened, Report, Start};
-use super::reopen::{Found, Place, largest_timestamp};
+use super::reopen::{Files, Found, Place, largest_timestamp};
 use super::repair;
 use super::scan::{Bounds, Scanner};
 use super::segment::Extent;
@@ -53,6 +53,8 @@ pub struct Pass<'p> {
     closed: Vec<Extent>,
     producers: Producers,
     epochs: Vec<EpochStart>,
+    saved_epochs: Vec<EpochStart>,
+    snapshots: Vec<i64>,
     /// The numbers and index entries of the segment that is read, or in which the first bad bytes are.
     tail: Tail,
     entries: Entries,
@@ -75,13 +77,17 @@ impl<'p> Pass<'p> {
         recovery_point: i64,
         report: &'p mut Report,
     ) -> Result<Pass<'p>> {
-        let mut found = place.find(start)?;
+        let Files {
+            segments: mut found,
+            snapshots,
+        } = place.find(start)?;
         let ends = found.iter().skip(1).map(|f| f.segment.base_offset());
         let trusted = ends.take_while(|&end| end <= recovery_point).count();
         let read = found.split_off(trusted);
         let first_offset = read[0].segment.base_offset();
         let closed = place.closed(&found, first_offset, report)?;
-        let producers = place.producers(&closed, first_offset)?;
+        let (_, producers) = place.producers(&snapshots, &closed, first_offset)?;
+        let saved_epochs = checkpoint::read_epochs(&place.dir)?;
         Ok(Pass {
             place,
             start,
@@ -89,7 +95,9 @@ impl<'p> Pass<'p> {
             recovery_point,
             tail: Tail::new(first_offset),
             entries: Entries::default(),
-            epochs: checkpoint::read_epochs(&place.dir)?,
+            epochs: saved_epochs.clone(),
+            saved_epochs,
+            snapshots,
             found: read,
             closed,
             producers,
@@ -302,6 +310,9 @@ impl<'p> Pass<'p> {
             active,
             producers: self.producers,
             epochs: self.epochs,
+            saved_epochs: self.saved_epochs,
+            snapshots: self.snapshots,
+            settled: false,
         }
     }
 }

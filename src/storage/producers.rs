@@ -109,6 +109,23 @@ impl Producer {
     }
 }
 
+/// What others may know of a producer that wrote to a partition (KIP-664).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Its id.
+    pub id: i64,
+    /// The newest epoch seen.
+    pub epoch: i16,
+    /// The sequence of its last record, -1 if none is known of this epoch.
+    pub last_sequence: i32,
+    /// The timestamp of its last batch or marker, ms.
+    pub last_timestamp: i64,
+    /// The epoch of the coordinator that wrote the last transaction marker, -1 for none.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins, -1 for none.
+    pub transaction_start: i64,
+}
+
 /// What a batch's sequences say about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -181,6 +198,21 @@ impl Producers {
     /// All producers, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.known.iter().map(|(&id, producer)| (id, producer))
+    }
+
+    /// All producers, by id, for people to look at.
+    pub fn active(&self) -> Vec<ActiveProducer> {
+        let active = |(id, producer): (i64, &Producer)| ActiveProducer {
+            id,
+            epoch: producer.epoch,
+            last_sequence: producer.sent().last().map_or(-1, |sent| sent.last_sequence),
+            last_timestamp: producer.timestamp,
+            coordinator_epoch: producer.coordinator_epoch,
+            transaction_start: producer.transaction_start,
+        };
+        let mut all: Vec<ActiveProducer> = self.iter().map(active).collect();
+        all.sort_unstable_by_key(|producer| producer.id);
+        all
     }
 
     /// How many producers are known.

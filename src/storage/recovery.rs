@@ -13,6 +13,7 @@
 //! | no segment at all | an empty one is made at the log start; then as above |
 //! | the log start lies beyond the end | an empty segment is made there; what lies before is not served |
 //! | the log start lies before the first segment | it is the first segment's base offset |
+//! | whole segments lie below the log start | removed, once the writer has the log (L4) |
 //! | bad bytes, and no batch after them | **tear**: cut, kept as `.torn`; zeros at the end are cut and not kept |
 //! | bad bytes at or past the recovery point, the last batch after them ends within T | **tear** likewise, with what follows and all later segments |
 //! | any other bad bytes | **rot**: taken out, kept as `.quarantine`; the offsets are a gap that consumers step over; producers known before it may go on with any sequence |
@@ -29,12 +30,12 @@
 //! again, or finds it done.
 
 use super::active::Active;
-use super::checkpoint::{self, EpochStart};
+use super::checkpoint::EpochStart;
 use super::pass::{Bad, Pass};
 use super::producers::Producers;
 use super::reopen::{self, Place};
 use super::segment::Extent;
-use super::{Log, LogSettings, Shared, repair, snapshot};
+use super::{Log, LogSettings, Shared, repair};
 use crate::compress::Decoders;
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -119,6 +120,12 @@ pub(super) struct Opened {
     pub active: Active,
     pub producers: Producers,
     pub epochs: Vec<EpochStart>,
+    /// What the checkpoint of the epochs holds.
+    pub saved_epochs: Vec<EpochStart>,
+    /// The offsets of the snapshots that are there, ascending.
+    pub snapshots: Vec<i64>,
+    /// All of it is in the files as a clean stop left them, and so durable.
+    pub settled: bool,
 }
 
 impl Opened {
@@ -132,6 +139,7 @@ impl Opened {
             ..before.extent()
         });
         self.producers.open_gap();
+        self.settled = false;
         Ok(())
     }
 }
@@ -149,7 +157,6 @@ fn assemble(
         opened.go_on_at(place, log_start)?;
     }
     let end = opened.active.tail.end_offset;
-    let on_disk = checkpoint::read_epochs(dir)?;
     opened.epochs.retain(|e| e.start_offset <= end);
     if *report != Report::default() {
         log::debug!("{}: recovered up to {end}: {report:?}", dir.display());
@@ -162,7 +169,15 @@ fn assemble(
         opened.active,
         opened.producers,
     );
-    log.set_start(log_start, opened.epochs, &on_disk, snapshot::list(dir)?);
+    log.set_start(
+        log_start,
+        opened.epochs,
+        &opened.saved_epochs,
+        opened.snapshots,
+    );
+    if opened.settled {
+        log.set_settled();
+    }
     Ok(log)
 }
 

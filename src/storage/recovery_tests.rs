@@ -1,7 +1,7 @@
 //! Each row of the recovery table, made and opened.
 
+use super::super::Staged;
 use super::super::testing::*;
-use super::super::{Staged, snapshot};
 use super::*;
 use crate::error::ErrorCode;
 use std::fs::{self, OpenOptions};
@@ -16,6 +16,26 @@ fn clean_start_reads_no_record() {
     assert_eq!(log.synced_end(), 30);
     assert_eq!(seen_bases(&log), bases(0..30));
     assert!(rig.names(".log").len() > 3);
+}
+
+#[test]
+fn a_stop_writes_nothing_where_nothing_changed() {
+    let rig = Rig::small(2000);
+    assert!(!fill(&rig, 30).close().unwrap().is_empty());
+    for _ in 0..2 {
+        assert!(rig.reopen().0.close().unwrap().is_empty());
+    }
+    let mut log = rig.reopen().0;
+    append_synced(&mut log, batch(1, 190, 5));
+    assert!(!log.close().unwrap().is_empty());
+    // What a start had to make good is made durable.
+    fs::write(rig.path("00000000000000000031.snapshot"), "damaged").unwrap();
+    assert!(!rig.reopen().0.close().unwrap().is_empty());
+    rig.remove("timeindex");
+    assert!(!rig.reopen().0.close().unwrap().is_empty());
+    let unclean = rig.recover(Some(31)).0;
+    assert!(!unclean.close().unwrap().is_empty());
+    assert!(rig.reopen().0.close().unwrap().is_empty());
 }
 
 #[test]
@@ -215,7 +235,7 @@ fn the_window_of_five_survives_restarts() {
         }
         assert!(rig.names(".log").len() > 3);
         match clean {
-            true => log.close().unwrap(),
+            true => drop(log.close().unwrap()),
             false => drop(log),
         }
         if without_snapshots {
@@ -258,11 +278,11 @@ fn a_cut_takes_back_producers_too() {
         append_synced(&mut log, sent(5, 0, sequence, 1));
     }
     log.close().unwrap();
-    assert_eq!(snapshot::list(rig.dir.path()).unwrap(), [10]);
+    assert_eq!(repair::tidy(rig.dir.path()).unwrap().snapshots, [10]);
     let whole = size(&rig, 0);
     set_size(&rig, 0, whole - 5);
     let (mut log, _) = rig.recover(Some(5));
-    assert!(snapshot::list(rig.dir.path()).unwrap().is_empty());
+    assert!(repair::tidy(rig.dir.path()).unwrap().snapshots.is_empty());
     // The removal is durable before the next answer.
     assert_eq!(log.unsynced().len(), 1);
     assert!(is_duplicate(&mut log, 5, 8, 8));

@@ -43,6 +43,14 @@ pub struct Found {
     pub bytes: u64,
 }
 
+/// What a directory holds.
+pub struct Files {
+    /// The segments, ascending; at least one.
+    pub segments: Vec<Found>,
+    /// The offsets of the producer snapshots, ascending.
+    pub snapshots: Vec<i64>,
+}
+
 /// What a segment's index files hold, as far as it agrees with the log.
 struct Indexes {
     offsets: u32,
@@ -52,10 +60,11 @@ struct Indexes {
 }
 
 impl Place<'_> {
-    /// The segments, ascending; at least one, made if there is none.
-    pub fn find(&self, start: &Start<'_>) -> Result<Vec<Found>> {
+    /// What is there; a segment is made if there is none.
+    pub fn find(&self, start: &Start<'_>) -> Result<Files> {
         let mut found = Vec::new();
-        for base_offset in repair::tidy(&self.dir)? {
+        let names = repair::tidy(&self.dir)?;
+        for base_offset in names.bases {
             let (segment, file) = Segment::open(&self.dir, base_offset)?;
             let path = segment.path(".log");
             let bytes = file
@@ -76,7 +85,10 @@ impl Place<'_> {
             let segment = Arc::new(segment);
             found.push(Found { segment, bytes: 0 });
         }
-        Ok(found)
+        Ok(Files {
+            segments: found,
+            snapshots: names.snapshots,
+        })
     }
 
     fn keep(&self, segment: &Segment, file: File) {
@@ -232,10 +244,17 @@ impl Place<'_> {
         active
     }
 
-    /// The producer state at `end`, which the extents lead up to: a snapshot, and the batches since. A gap between
-    /// them counts as it did when it was found (P5), and harmlessly so where compaction left it.
-    pub fn producers(&self, extents: &[Extent], end: i64) -> Result<Producers> {
-        let (from, mut producers) = snapshot::load(&self.dir, end, &self.shared.producers)?;
+    /// The producer state at `end`, which the extents lead up to: a snapshot, whose offset is given too, and the
+    /// batches since. A gap between them counts as it did when it was found (P5), and harmlessly so where compaction
+    /// left it.
+    pub fn producers(
+        &self,
+        snapshots: &[i64],
+        extents: &[Extent],
+        end: i64,
+    ) -> Result<(i64, Producers)> {
+        let limit = &self.shared.producers;
+        let (from, mut producers) = snapshot::load(&self.dir, snapshots, end, limit)?;
         let mut expected = from;
         for extent in extents
             .iter()
@@ -268,7 +287,7 @@ impl Place<'_> {
         if expected < end {
             producers.open_gap();
         }
-        Ok(producers)
+        Ok((from, producers))
     }
 }
 
@@ -278,9 +297,12 @@ pub(super) fn clean(
     start: &Start<'_>,
     report: &mut Report,
 ) -> Result<Option<Opened>> {
-    let mut found = place.find(start)?;
-    let Found { segment, bytes } = found.pop().expect("there is at least one segment");
-    let mut closed = place.closed(&found, segment.base_offset(), report)?;
+    let Files {
+        mut segments,
+        snapshots,
+    } = place.find(start)?;
+    let Found { segment, bytes } = segments.pop().expect("there is at least one segment");
+    let mut closed = place.closed(&segments, segment.base_offset(), report)?;
     let Some(active) = active(place, &segment, bytes, report)
         .context(|| format!("opening {}", segment.path(".log").display()))?
     else {
@@ -295,13 +317,17 @@ pub(super) fn clean(
         return Ok(None);
     }
     closed.push(active.extent());
-    let producers = place.producers(&closed, end)?;
+    let (from, producers) = place.producers(&snapshots, &closed, end)?;
     closed.pop();
+    let epochs = checkpoint::read_epochs(&place.dir)?;
     Ok(Some(Opened {
+        settled: *report == Report::default() && from == end && snapshots.last() == Some(&end),
         closed,
         active,
         producers,
-        epochs: checkpoint::read_epochs(&place.dir)?,
+        saved_epochs: epochs.clone(),
+        epochs,
+        snapshots,
     }))
 }
 
@@ -327,6 +353,8 @@ fn active(
     }
     let mut active = match indexes {
         Some(indexes) => {
+            let lacking = !entries.offsets.is_empty() || !entries.times.is_empty();
+            report.indexes_rebuilt += u32::from(lacking);
             let mut active = Active::new(segment.clone(), tail);
             active.index_count = indexes.offsets;
             active.time_count = indexes.times;

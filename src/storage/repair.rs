@@ -5,9 +5,10 @@
 //! segment. Rule: no byte that was in a `.log` is destroyed; it is saved and synced beside the segment first, but for
 //! zeros at the end, and for what was never synced where a full disk has no room for it. `set_len`, `remove_file`, `rename` and `sync_*` here: L2, L5, L9.
 
-use super::segment::{self, Segment, header_at, offset_in_name};
+use super::segment::{self, HINTS, Segment, header_at, offset_in_name};
 use crate::error::{Context, Error, Result};
 use crate::sys;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
@@ -26,30 +27,37 @@ pub fn make(dir: &Arc<Path>, base_offset: i64) -> Result<(Segment, File)> {
     Ok(made)
 }
 
-/// Files that are nothing without their `.log`.
-const HINTS: [&str; 3] = [".index", ".timeindex", ".txnindex"];
+/// What a directory holds, once its names are in order.
+pub struct Names {
+    /// The segments' base offsets, ascending.
+    pub bases: Vec<i64>,
+    /// The offsets of the producer snapshots, ascending.
+    pub snapshots: Vec<i64>,
+}
 
-/// Puts the directory's names in order, as the table in [`super`] says; returns the segments' base offsets, ascending.
-pub fn tidy(dir: &Path) -> Result<Vec<i64>> {
+/// Puts the directory's names in order, as the table in [`super`] says.
+pub fn tidy(dir: &Path) -> Result<Names> {
     let what = || format!("listing {}", dir.display());
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).context(what)? {
         names.push(entry.context(what)?.file_name());
     }
-    for name in &names {
-        if let Some(base) = offset_in_name(name, ".log.swap") {
-            finish_swap(dir, base)?;
-        }
+    let named = |suffix: &str| -> Vec<i64> {
+        let offset = |name: &OsString| offset_in_name(name, suffix);
+        let mut offsets: Vec<i64> = names.iter().filter_map(offset).collect();
+        offsets.sort_unstable();
+        offsets
+    };
+    let (mut bases, swaps, snapshots) = (named(".log"), named(".log.swap"), named(".snapshot"));
+    for base in &swaps {
+        finish_swap(dir, *base)?;
     }
-    let mut bases: Vec<i64> = names
-        .iter()
-        .filter_map(|name| {
-            offset_in_name(name, ".log").or_else(|| offset_in_name(name, ".log.swap"))
-        })
-        .filter(|&base| segment::path(dir, base, ".log").exists())
-        .collect();
-    bases.sort_unstable();
-    bases.dedup();
+    if !swaps.is_empty() {
+        bases.extend(swaps);
+        bases.retain(|&base| segment::path(dir, base, ".log").exists());
+        bases.sort_unstable();
+        bases.dedup();
+    }
     for name in &names {
         let text = name.to_string_lossy();
         let leftover = [".tmp", ".cleaned", ".deleted", ".swap"]
@@ -65,7 +73,7 @@ pub fn tidy(dir: &Path) -> Result<Vec<i64>> {
             log::warn!("{}: not a segment, left alone", dir.join(name).display());
         }
     }
-    Ok(bases)
+    Ok(Names { bases, snapshots })
 }
 
 fn remove(path: &Path) -> Result<()> {

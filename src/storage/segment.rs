@@ -27,6 +27,9 @@ fn id_of(file: &File) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// A segment's files beside its `.log`, which are nothing without it.
+pub const HINTS: [&str; 3] = [".index", ".timeindex", ".txnindex"];
+
 /// The path of a segment's file; `extension` with its dot.
 pub fn path(dir: &Path, base_offset: i64, extension: &str) -> PathBuf {
     dir.join(format!("{base_offset:020}{extension}"))

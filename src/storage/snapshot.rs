@@ -51,10 +51,10 @@ pub fn write(dir: &Path, offset: i64, encoded: &[u8]) -> Result<File> {
     write().context(|| format!("writing {}", path.display()))
 }
 
-/// Loads the newest whole snapshot at or before `offset`; returns its offset too. Without one the state is empty,
-/// at `log_start`.
-pub fn load(dir: &Path, offset: i64, limit: &Arc<Limit>) -> Result<(i64, Producers)> {
-    for at in list(dir)?.into_iter().rev().filter(|&at| at <= offset) {
+/// Loads the newest whole one of the snapshots at `offsets`, which ascend, that is at or before `end`; returns its
+/// offset too. Without one the state is empty, at 0.
+pub fn load(dir: &Path, offsets: &[i64], end: i64, limit: &Arc<Limit>) -> Result<(i64, Producers)> {
+    for at in offsets.iter().copied().rev().filter(|&at| at <= end) {
         let path = path(dir, at);
         let bytes = fs::read(&path).context(|| format!("reading {}", path.display()))?;
         match decode(&bytes, limit) {
@@ -63,16 +63,6 @@ pub fn load(dir: &Path, offset: i64, limit: &Arc<Limit>) -> Result<(i64, Produce
         }
     }
     Ok((0, Producers::new(limit.clone())))
-}
-
-/// The offsets of a partition's snapshots, ascending.
-pub fn list(dir: &Path) -> Result<Vec<i64>> {
-    let entries = fs::read_dir(dir).context(|| format!("listing {}", dir.display()))?;
-    let mut offsets: Vec<i64> = entries
-        .filter_map(|entry| super::segment::offset_in_name(&entry.ok()?.file_name(), ".snapshot"))
-        .collect();
-    offsets.sort_unstable();
-    Ok(offsets)
 }
 
 /// Removes all but the newest of the snapshots at `offsets`, which ascend, and those beyond `end`. Failing to remove

@@ -14,6 +14,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub const T: u64 = 1 << 20;
@@ -36,6 +37,7 @@ impl Rig {
                 index_bytes_max: 10 << 20,
                 index_interval_bytes: 4096,
                 preallocate: false,
+                file_delete_delay: Duration::ZERO,
                 visible_when_synced: true,
             },
             decoders: Decoders::new(Budget::new(64 << 20), 8 << 20),

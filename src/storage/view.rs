@@ -269,6 +269,12 @@ impl View {
             .saturating_sub(1)
     }
 
+    /// The bytes of all batches that the segments hold, those below the log start included.
+    pub fn total_bytes(&self) -> u64 {
+        let extents = self.closed.iter().chain([&self.active]);
+        extents.map(|extent| u64::from(extent.bytes)).sum()
+    }
+
     /// The leader epoch of `offset`, -1 if it is not known.
     pub fn epoch_at(&self, offset: i64) -> i32 {
         let after = self.epochs.partition_point(|e| e.start_offset <= offset);

@@ -62,6 +62,18 @@ messages! {
         name: String [0+],
         feature_level: i16 [0+],
     }
+    /// A quota: what `key` is set to for the entity, or that it is no longer set.
+    ClientQuotaRecord(14) [0-0, flexible 0+] {
+        entity: Vec<QuotaEntity> [0+],
+        key: String [0+],
+        value: f64 [0+],
+        remove: bool [0+],
+    }
+    /// A part of an entity: a user, a client-id or an address; null: all that have no quota of their own.
+    QuotaEntity {
+        entity_type: String [0+],
+        entity_name: Option<String> [0+],
+    }
     ProducerIdsRecord(15) [0-0, flexible 0+] {
         broker_id: i32 [0+],
         broker_epoch: i64 [0+] = -1,
@@ -80,6 +92,7 @@ pub enum MetadataRecord {
     PartitionChange(PartitionChangeRecord),
     RemoveTopic(RemoveTopicRecord),
     FeatureLevel(FeatureLevelRecord),
+    ClientQuota(ClientQuotaRecord),
     ProducerIds(ProducerIdsRecord),
     NoOp(NoOpRecord),
     /// A type that is not in the table.
@@ -113,6 +126,7 @@ impl MetadataRecord {
             PartitionChangeRecord::KEY => body(reader, version).map(R::PartitionChange),
             RemoveTopicRecord::KEY => body(reader, version).map(R::RemoveTopic),
             FeatureLevelRecord::KEY => body(reader, version).map(R::FeatureLevel),
+            ClientQuotaRecord::KEY => body(reader, version).map(R::ClientQuota),
             ProducerIdsRecord::KEY => body(reader, version).map(R::ProducerIds),
             NoOpRecord::KEY => body(reader, version).map(R::NoOp),
             _ => Ok(R::Unknown(UnknownRecord {
@@ -132,6 +146,7 @@ impl MetadataRecord {
             MetadataRecord::PartitionChange(record) => value(record),
             MetadataRecord::RemoveTopic(record) => value(record),
             MetadataRecord::FeatureLevel(record) => value(record),
+            MetadataRecord::ClientQuota(record) => value(record),
             MetadataRecord::ProducerIds(record) => value(record),
             MetadataRecord::NoOp(record) => value(record),
             MetadataRecord::Unknown(record) => {

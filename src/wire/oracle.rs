@@ -173,18 +173,31 @@ macro_rules! agree {
 }
 
 agree! {
+    alter_client_quotas AlterClientQuotasRequest AlterClientQuotasResponse;
     alter_configs AlterConfigsRequest AlterConfigsResponse;
+    alter_partition_reassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
+    alter_replica_log_dirs AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse;
     api_versions ApiVersionsRequest ApiVersionsResponse;
     consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse;
     consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse;
+    create_acls CreateAclsRequest CreateAclsResponse;
     create_partitions CreatePartitionsRequest CreatePartitionsResponse;
     create_topics CreateTopicsRequest CreateTopicsResponse;
+    delete_acls DeleteAclsRequest DeleteAclsResponse;
     delete_groups DeleteGroupsRequest DeleteGroupsResponse;
+    delete_records DeleteRecordsRequest DeleteRecordsResponse;
     delete_topics DeleteTopicsRequest DeleteTopicsResponse;
+    describe_client_quotas DescribeClientQuotasRequest DescribeClientQuotasResponse;
+    describe_acls DescribeAclsRequest DescribeAclsResponse;
     describe_cluster DescribeClusterRequest DescribeClusterResponse;
     describe_configs DescribeConfigsRequest DescribeConfigsResponse;
     describe_groups DescribeGroupsRequest DescribeGroupsResponse;
+    describe_log_dirs DescribeLogDirsRequest DescribeLogDirsResponse;
+    describe_producers DescribeProducersRequest DescribeProducersResponse;
+    describe_quorum DescribeQuorumRequest DescribeQuorumResponse;
     describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
+    describe_user_scram_credentials DescribeUserScramCredentialsRequest DescribeUserScramCredentialsResponse;
+    elect_leaders ElectLeadersRequest ElectLeadersResponse;
     fetch FetchRequest FetchResponse;
     find_coordinator FindCoordinatorRequest FindCoordinatorResponse;
     heartbeat HeartbeatRequest HeartbeatResponse;
@@ -195,6 +208,7 @@ agree! {
     list_config_resources ListConfigResourcesRequest ListConfigResourcesResponse;
     list_groups ListGroupsRequest ListGroupsResponse;
     list_offsets ListOffsetsRequest ListOffsetsResponse 10;
+    list_partition_reassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse;
     metadata MetadataRequest MetadataResponse;
     offset_commit OffsetCommitRequest OffsetCommitResponse 9;
     offset_delete OffsetDeleteRequest OffsetDeleteResponse, plain;
@@ -202,6 +216,7 @@ agree! {
     offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse;
     produce ProduceRequest ProduceResponse;
     sync_group SyncGroupRequest SyncGroupResponse;
+    update_features UpdateFeaturesRequest UpdateFeaturesResponse;
 }
 
 /// A record, there and back, and damaged.
@@ -239,6 +254,7 @@ fn metadata_records() {
     check::<PartitionChangeRecord>(rng);
     check::<RemoveTopicRecord>(rng);
     check::<FeatureLevelRecord>(rng);
+    check::<ClientQuotaRecord>(rng);
     check::<ProducerIdsRecord>(rng);
     check::<NoOpRecord>(rng);
 }

@@ -167,6 +167,24 @@ pub enum Job {
         /// Whom to tell.
         mailbox: Arc<control::Mailbox>,
     },
+    /// Serve nothing below these offsets any more; then tell control, which makes it durable.
+    RaiseStarts {
+        /// Each partition, and its new log start; -1 is the high watermark.
+        starts: Vec<(Arc<Partition>, i64)>,
+        /// Whom to tell.
+        mailbox: Arc<control::Mailbox>,
+        /// Whom control answers.
+        reply: control::Reply,
+    },
+    /// The log starts of these partitions are durable: remove the segments that lie below.
+    RemovePassed(Vec<Arc<Partition>>),
+    /// Tell which producers are known.
+    ListProducers {
+        /// In which partitions.
+        partitions: Vec<Arc<Partition>>,
+        /// Whom to answer.
+        reply: control::Reply,
+    },
 }
 
 /// The writer's queue: filled by connections and by control, emptied by the writer once a turn.

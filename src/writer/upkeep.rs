@@ -1,11 +1,11 @@
-//! What the writer does between turns: late syncs, changed settings, recovery points, and the close.
+//! What the writer does between turns: late syncs, changed settings, recovery points, log starts, and the close.
 //!
 //! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
 //! snapshots beside it, are synced; an idle writer has no deadline, so it neither wakes nor writes.
 
 use super::{CHECKPOINT_INTERVAL, FlushPolicy, Held, Writer};
-use crate::error::{Error, Result};
-use crate::storage::LogSettings;
+use crate::error::{Error, ErrorCode, Result};
+use crate::storage::{LogSettings, Partition};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,8 +13,38 @@ use std::time::Instant;
 const HINTS_MAX: usize = 64;
 
 impl Writer {
+    /// DeleteRecords (L4): what lies below `offset` is not served from here on. Its bytes stay until the new log start
+    /// is durable: [`Writer::remove_passed`].
+    pub(super) fn raise_start(
+        &mut self,
+        partition: &Partition,
+        offset: i64,
+    ) -> Result<i64, ErrorCode> {
+        let held = self.held.get_mut(&partition.serial);
+        let held = held.ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let start = held.log.raise_start(offset)?;
+        partition.publish(held.log.view());
+        Ok(start)
+    }
+
+    /// Removes the segments below a log's start, once no published view shows them.
+    pub(super) fn remove_passed(&mut self, serial: u64) {
+        let Some(held) = self.held.get_mut(&serial) else {
+            return;
+        };
+        let passed = held.log.take_passed();
+        if !passed.is_empty() {
+            held.partition.publish(held.log.view());
+            let delay = held.log.file_delete_delay();
+            for segment in passed {
+                self.trash.add(&segment, held.log.shared(), delay);
+            }
+        }
+    }
+
     /// Syncs logs whose `flush.ms` has passed, and saves recovery points from time to time (data synced first).
     pub(super) fn flush_what_is_due(&mut self) {
+        self.trash.unlink_due();
         let checkpoint = Instant::now() >= self.next_checkpoint;
         let due = |serial: &u64| checkpoint || self.must_sync(*serial);
         let due: Vec<u64> = self.lagging.iter().copied().filter(due).collect();
@@ -76,6 +106,7 @@ impl Writer {
             .iter()
             .filter_map(flush)
             .chain(checkpoint)
+            .chain(self.trash.next_due())
             .min()
     }
 
@@ -86,15 +117,20 @@ impl Writer {
         let hints = std::mem::take(&mut self.hints);
         self.sync_items(hints);
         let points = self.recovery_points();
-        for (_, held) in self.held.drain() {
+        let mut items = Vec::new();
+        for (_, held) in std::mem::take(&mut self.held) {
             if held.log.is_offline() {
                 return Err(Error::new(format!(
                     "{} is offline",
                     held.partition.dir.display()
                 )));
             }
-            held.log.close()?;
+            items.extend(held.log.close()?);
+            if items.len() >= HINTS_MAX {
+                self.sync_items(std::mem::take(&mut items));
+            }
         }
+        self.sync_items(items);
         Ok(points)
     }
 }

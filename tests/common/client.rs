@@ -35,6 +35,8 @@ pub const LIST_OFFSETS: i16 = 8;
 /// One connection.
 pub struct Client {
     stream: TcpStream,
+    /// Who it says that it is.
+    pub client_id: String,
     next: i32,
     /// The requests whose answers are still to come.
     sent: VecDeque<i32>,
@@ -48,6 +50,7 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         Client {
             stream,
+            client_id: "raw".into(),
             next: 1,
             sent: VecDeque::new(),
         }
@@ -67,7 +70,7 @@ impl Client {
             api_key: Q::KEY,
             api_version: version,
             correlation_id: self.next,
-            client_id: Some("raw".into()),
+            client_id: Some(self.client_id.clone()),
         };
         write_request(&header, request).bytes
     }

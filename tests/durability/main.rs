@@ -8,6 +8,7 @@ mod damage;
 mod failed_sync;
 mod flush_settings;
 mod full_disk;
+mod log_start;
 mod lost_state;
 mod power;
 #[path = "../support/power_cut.rs"]

@@ -4,6 +4,9 @@
 mod common;
 
 mod admin;
+mod admin_cluster;
+mod delete_records;
+mod delete_topics;
 mod epochs;
 mod fetch;
 mod fetch_waits;
@@ -15,6 +18,7 @@ mod offset_commits;
 mod offsets;
 mod pipelining;
 mod produce;
+mod quotas;
 mod settings;
 mod settings_in_force;
 mod settings_refused;

@@ -212,7 +212,13 @@ fn the_cluster_is_described() {
         ..DescribeClusterRequest::default()
     };
     let refused: DescribeClusterResponse = client.call(1, &request);
-    assert_eq!(refused.error_code, 114);
+    assert_eq!((refused.error_code, refused.endpoint_type), (114, 1));
+    let request = DescribeClusterRequest {
+        endpoint_type: 3,
+        ..DescribeClusterRequest::default()
+    };
+    let refused: DescribeClusterResponse = client.call(1, &request);
+    assert_eq!(refused.error_code, 115);
     assert!(broker.stop().success());
     let broker = Broker::start(data.path(), &[]);
     let mut client = Client::connect(&broker.address);
@@ -266,19 +272,92 @@ fn topics_are_described_in_pages() {
         let all = all.flat_map(|(name, count)| (0..count).map(move |i| (name.to_string(), i)));
         assert!(seen.iter().cloned().eq(all), "{limit}: {seen:?}");
     }
-    let request = DescribeTopicPartitionsRequest {
-        topics: ["none", "a/b"]
-            .map(|name| TopicRequest { name: name.into() })
-            .into(),
-        cursor: Some(Cursor {
-            topic_name: "a".into(),
-            partition_index: i32::MAX,
-        }),
-        ..DescribeTopicPartitionsRequest::default()
+}
+
+fn page(names: &[&str], cursor: Option<(&str, i32)>) -> DescribeTopicPartitionsRequest {
+    let topic = |name: &&str| TopicRequest {
+        name: name.to_string(),
     };
-    let page: DescribeTopicPartitionsResponse = client.call(0, &request);
-    let codes: Vec<_> = page.topics.iter().map(|t| t.error_code).collect();
-    assert_eq!(codes, [17, 3]);
+    let cursor = cursor.map(|(name, partition_index)| Cursor {
+        topic_name: name.into(),
+        partition_index,
+    });
+    DescribeTopicPartitionsRequest {
+        topics: names.iter().map(topic).collect(),
+        cursor,
+        ..DescribeTopicPartitionsRequest::default()
+    }
+}
+
+#[test]
+fn a_page_tells_what_is_missing_and_refuses_a_cursor_that_points_nowhere() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create_with("a", 2, &[]);
+    let mut codes = |request| {
+        let page: DescribeTopicPartitionsResponse = client.call(0, &request);
+        let codes: Vec<_> = page.topics.iter().map(|t| t.error_code).collect();
+        codes
+    };
+    assert_eq!(codes(page(&["none", "a/b", "a"], None)), [0, 17, 3]);
+    assert_eq!(codes(page(&["none", "a"], Some(("none", 7)))), [3]);
+    assert_eq!(codes(page(&["a"], Some(("a", i32::MAX)))), [0]);
+    // Kafka wants the cursor's topic among those that are asked for.
+    assert_eq!(codes(page(&["b", "c"], Some(("a", 0)))), [42, 42]);
+    assert_eq!(codes(page(&["a"], Some(("a", -1)))), [42]);
+    assert_eq!(codes(page(&[], Some(("Z", 0)))), [0]);
+}
+
+/// KIP-430: without an authorizer everything may be done, also with what is not there.
+#[test]
+fn authorized_operations_are_told_to_who_asks() {
+    let (_data, _broker, mut client) = start(&["auto.create.topics.enable=false"]);
+    client.create("t", &[]);
+    let asking = MetadataRequest {
+        include_topic_authorized_operations: true,
+        include_cluster_authorized_operations: true,
+        ..named(&["t", "none"])
+    };
+    let operations = |answer: &MetadataResponse| {
+        let topics = answer.topics.iter().map(|t| t.topic_authorized_operations);
+        (
+            topics.collect::<Vec<_>>(),
+            answer.cluster_authorized_operations,
+        )
+    };
+    let (topic, cluster, unasked) = (0b1101_1111_1000, 0b1_1111_1010_0000, i32::MIN);
+    for (version, expected) in [
+        (7, (vec![unasked; 2], unasked)),
+        (8, (vec![topic; 2], cluster)),
+        (10, (vec![topic; 2], cluster)),
+        (11, (vec![topic; 2], unasked)),
+        (13, (vec![topic; 2], unasked)),
+    ] {
+        let mut request = asking.clone();
+        if version < 8 {
+            request = named(&["t", "none"]);
+        } else if version > 10 {
+            request.include_cluster_authorized_operations = false;
+        }
+        let answer: MetadataResponse = client.call(version, &request);
+        assert_eq!(operations(&answer), expected, "v{version}");
+    }
+    let answer: MetadataResponse = client.call(10, &named(&["t"]));
+    assert_eq!(operations(&answer), (vec![unasked], unasked));
+    let cluster_of = DescribeClusterRequest {
+        include_cluster_authorized_operations: true,
+        ..DescribeClusterRequest::default()
+    };
+    let answer: DescribeClusterResponse = client.call(2, &cluster_of);
+    assert_eq!(answer.cluster_authorized_operations, cluster);
+    let answer: DescribeClusterResponse = client.call(2, &DescribeClusterRequest::default());
+    assert_eq!(answer.cluster_authorized_operations, unasked);
+    let answer: DescribeTopicPartitionsResponse = client.call(0, &page(&["t", "none"], None));
+    assert!(
+        answer
+            .topics
+            .iter()
+            .all(|t| t.topic_authorized_operations == topic)
+    );
 }
 
 #[test]

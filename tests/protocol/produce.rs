@@ -246,6 +246,21 @@ fn topics_and_partitions_that_are_not_there() {
     assert!([3, 17].contains(&code), "{code}");
 }
 
+/// Only who names itself as Kafka's own tools do may write to what the broker keeps for itself.
+#[test]
+fn internal_topics_are_written_by_the_admin_client_alone() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("__consumer_offsets", &[]);
+    let request = produce("__consumer_offsets", -1, &batch(&["a"]));
+    let mut code = |client_id: &str| {
+        client.client_id = client_id.into();
+        let answer: ProduceResponse = client.call(9, &request);
+        answer.responses[0].partition_responses[0].error_code
+    };
+    assert_eq!(code("anyone"), ErrorCode::InvalidTopicException.code());
+    assert_eq!(code("__admin_client"), 0);
+}
+
 /// One partition's refusal is its own.
 #[test]
 fn good_partitions_are_stored_beside_refused_ones() {

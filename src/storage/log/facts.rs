@@ -1,9 +1,12 @@
 //! What a log may be asked: where it ends, what is unsynced, what readers may see. Nothing here writes.
 
 use super::Log;
+use crate::storage::Shared;
+use crate::storage::producers::ActiveProducer;
 use crate::storage::view::View;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Log {
     /// The offset after the last one written.
@@ -54,6 +57,21 @@ impl Log {
     /// The highest producer id that is known here: an id that is given out anew must lie above it.
     pub fn highest_producer_id(&self) -> Option<i64> {
         self.producers.iter().map(|(id, _)| id).max()
+    }
+
+    /// The producers that are known here, by id.
+    pub fn active_producers(&self) -> Vec<ActiveProducer> {
+        self.producers.active()
+    }
+
+    /// What all logs share.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// How long the files of a removed segment are kept.
+    pub fn file_delete_delay(&self) -> Duration {
+        self.settings.file_delete_delay
     }
 
     /// Closes the files of a log that is deleted, so that its disk space is free once they are unlinked. Whoever
