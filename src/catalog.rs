@@ -63,6 +63,8 @@ pub struct State {
     pub settings: BTreeMap<(i8, String), Overrides>,
     /// Whether the first record of all, the metadata version, is there.
     pub formatted: bool,
+    /// Grows with every record that makes, widens or removes a topic; counts from each start anew.
+    pub changes: u64,
     names: HashMap<Uuid, String>,
     /// The names that hold a '.' or a '_', by what they are without the difference.
     alike: HashMap<String, BTreeSet<String>>,
@@ -74,6 +76,7 @@ impl State {
     pub fn apply(&mut self, record: &MetadataRecord) {
         match record {
             MetadataRecord::Topic(topic) => {
+                self.changes += 1;
                 self.names.insert(topic.topic_id, topic.name.clone());
                 if let Some(plain) = plain(&topic.name) {
                     let alike = self.alike.entry(plain).or_default();
@@ -86,6 +89,7 @@ impl State {
                 self.topics.insert(topic.name.clone(), state);
             }
             MetadataRecord::Partition(partition) => {
+                self.changes += 1;
                 if let Some(topic) = self.topic_mut(partition.topic_id) {
                     let index = partition.partition_id.max(0) as usize;
                     // Partitions come in order; a hole can only be one that a gap in the log left.
@@ -120,6 +124,7 @@ impl State {
                 }
             }
             MetadataRecord::RemoveTopic(removed) => {
+                self.changes += 1;
                 self.removed.insert(removed.topic_id);
                 if let Some(name) = self.names.remove(&removed.topic_id) {
                     self.forget_alike(&name);

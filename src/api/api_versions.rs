@@ -47,8 +47,9 @@ messages! {
     }
 }
 
-/// The feature that says which records the catalog holds; its level is that of Kafka 4.0 (`IBP_4_0_IV3`).
-pub const METADATA_VERSION: (&str, i16) = ("metadata.version", 25);
+/// The features and their levels, each the only one that is supported: which records the catalog holds, as of Kafka
+/// 4.0 (`IBP_4_0_IV3`), and that groups may speak the consumer protocol (KIP-848).
+pub const FEATURES: [(&str, i16); 2] = [("metadata.version", 25), ("group.version", 1)];
 
 /// Answers with every API of [`APIS`], hence with nothing that is not built.
 pub fn handle(version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -65,20 +66,11 @@ pub fn handle(version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse 
             ..ApiVersionsResponse::default()
         };
     }
-    let (name, level) = METADATA_VERSION;
     ApiVersionsResponse {
         api_keys: APIS.iter().map(advertise).collect(),
-        supported_features: vec![SupportedFeatureKey {
-            name: name.into(),
-            min_version: level,
-            max_version: level,
-        }],
+        supported_features: FEATURES.iter().map(supported).collect(),
         finalized_features_epoch: 0,
-        finalized_features: vec![FinalizedFeatureKey {
-            name: name.into(),
-            max_version_level: level,
-            min_version_level: level,
-        }],
+        finalized_features: FEATURES.iter().map(finalized).collect(),
         ..ApiVersionsResponse::default()
     }
 }
@@ -93,6 +85,22 @@ pub fn refuse_version() -> ApiVersionsResponse {
             .map(advertise)
             .collect(),
         ..ApiVersionsResponse::default()
+    }
+}
+
+fn supported(&(name, level): &(&str, i16)) -> SupportedFeatureKey {
+    SupportedFeatureKey {
+        name: name.into(),
+        min_version: level,
+        max_version: level,
+    }
+}
+
+fn finalized(&(name, level): &(&str, i16)) -> FinalizedFeatureKey {
+    FinalizedFeatureKey {
+        name: name.into(),
+        max_version_level: level,
+        min_version_level: level,
     }
 }
 

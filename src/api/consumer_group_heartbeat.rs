@@ -4,6 +4,7 @@
 //! - v1: regular expressions; the member makes its own id (KIP-1082).
 
 use super::{Call, Ended};
+use crate::error::ErrorCode;
 use crate::group::{Ask, Request, Response, Told};
 use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
@@ -40,12 +41,23 @@ messages! {
     }
 }
 
-/// Asks the group and waits for its answer.
+/// Asks the group and waits for its answer. A broker that is told not to serve this protocol says UNSUPPORTED_VERSION.
 pub fn handle(
     call: &mut Call<'_>,
     version: i16,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<ConsumerGroupHeartbeatResponse, Ended> {
+    let config = call.broker.config();
+    if !config
+        .group_coordinator_rebalance_protocols
+        .iter()
+        .any(|name| name == "consumer")
+    {
+        return Ok(ConsumerGroupHeartbeatResponse {
+            error_code: ErrorCode::UnsupportedVersion.code(),
+            ..ConsumerGroupHeartbeatResponse::default()
+        });
+    }
     match call.ask_group(
         version,
         Request::Member(Box::new(Ask::ConsumerHeartbeat(request))),

@@ -8,6 +8,7 @@ pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
+mod call;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
 pub mod create_acls;
@@ -49,22 +50,14 @@ pub mod produce;
 pub mod sync_group;
 pub mod update_features;
 
+pub use call::{Call, Ended, usable};
 pub use produce::Pending;
 
-use crate::broker::Broker;
 use crate::budget::Charge;
-use crate::control::{self, Answer, Request};
-use crate::error::ErrorCode;
-use crate::group;
-use crate::server::waiting::{Outcome, Ticket, Watch, Woken};
-use crate::storage::{Partition, Snapshot, Status};
 use crate::wire::primitives::{ELEMENT_BYTES, ELEMENTS_FREE};
 use crate::wire::{Frame, Message, Reader, RequestHeader, Writer, read_request, write_response};
-use crate::writer::{Caller, Job};
-use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// What a response's length, an INT32 in front of it, can state.
 const RESPONSE_BYTES_MAX: u64 = 4 + i32::MAX as u64;
@@ -275,6 +268,14 @@ apis! {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| describe_producers::handle(call, request))
     },
+    consumer_group_heartbeat::ConsumerGroupHeartbeatRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| consumer_group_heartbeat::handle(call, version, request))
+    },
+    consumer_group_describe::ConsumerGroupDescribeRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| consumer_group_describe::handle(call, version, request))
+    },
     list_config_resources::ListConfigResourcesRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reserve(list_config_resources::names_max(exchange.call.broker))?;
@@ -378,140 +379,5 @@ impl Exchange<'_> {
             }
             Err(Ended) => Reply::Ended,
         })
-    }
-}
-
-/// The connection failed, or the broker cut it off, while a request waited; or the wait's answer is not of the kind
-/// that was asked for, which only a fault of the broker's own can bring about.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended;
-
-/// What a handler may use: the broker, and its connection's way to wait.
-pub struct Call<'a> {
-    /// The broker.
-    pub broker: &'a Arc<Broker>,
-    /// The client's socket, watched while waiting.
-    pub socket: &'a TcpStream,
-    /// The address that the client connected to.
-    pub local: SocketAddr,
-    /// The connection's inbox.
-    pub caller: &'a Arc<Caller>,
-    /// The request's number on its connection.
-    pub request: u64,
-    /// The client's name for itself, from the request's header; empty if it gives none.
-    pub client_id: String,
-    /// Where the connection's fetches ended.
-    pub hints: &'a mut fetch::Hints,
-}
-
-impl Call<'_> {
-    /// Asks the group coordinator and waits for its answer, which may take long: `watch` says whether the peer's end
-    /// is then the end of the wait.
-    pub fn ask_group(
-        &mut self,
-        version: i16,
-        request: group::Request,
-        watch: Watch,
-    ) -> Result<group::Response, Ended> {
-        let peer = self.socket.peer_addr().map_err(|_| Ended)?;
-        let asked = Request::Group {
-            request: Box::new(request),
-            version,
-            client_id: std::mem::take(&mut self.client_id),
-            client_host: format!("/{}", peer.ip().to_canonical()),
-        };
-        match self.ask_watching(asked, watch)? {
-            Answer::Group(response) => Ok(*response),
-            _ => Err(Ended),
-        }
-    }
-
-    /// Asks the control thread and waits for its answer. It comes soon, and requests may stand behind this one: the
-    /// peer's end changes nothing.
-    pub fn ask(&mut self, request: Request) -> Result<Answer, Ended> {
-        self.ask_watching(request, Watch::Failure)
-    }
-
-    /// Asks the writer and waits for the answer, its own or the control thread's.
-    pub fn ask_writer(&mut self, job: impl FnOnce(control::Reply) -> Job) -> Result<Answer, Ended> {
-        self.broker.writer.submit([job(self.reply())]);
-        self.answer(Watch::Failure)
-    }
-
-    fn ask_watching(&mut self, request: Request, watch: Watch) -> Result<Answer, Ended> {
-        let (caller, ticket) = self.reply();
-        self.broker.control.ask(request, caller, ticket);
-        self.answer(watch)
-    }
-
-    fn reply(&self) -> control::Reply {
-        let ticket = Ticket {
-            request: self.request,
-            part: 0,
-        };
-        (self.caller.clone(), ticket)
-    }
-
-    fn answer(&mut self, watch: Watch) -> Result<Answer, Ended> {
-        let (_, ticket) = self.reply();
-        let mut done = Vec::new();
-        loop {
-            self.caller.inbox.bell().arm();
-            self.caller.inbox.take(&mut done);
-            for (came, outcome) in done.drain(..) {
-                match outcome {
-                    Outcome::Control(answer) if came == ticket => {
-                        self.caller.inbox.bell().disarm();
-                        return Ok(answer);
-                    }
-                    // Of a request whose wait was given up; nobody waits for it any more.
-                    _ => {}
-                }
-            }
-            if self.rest(watch, None)? {
-                return Err(Ended);
-            }
-        }
-    }
-
-    /// Waits for the bell, which must be armed, or until `deadline`; says whether to wait no more: the deadline
-    /// passed, or the peer's end, if that is watched.
-    pub fn rest(&mut self, watch: Watch, deadline: Option<Instant>) -> Result<bool, Ended> {
-        let limit: Option<Duration> =
-            deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        match self.caller.inbox.bell().wait(self.socket, watch, limit) {
-            Ok(Woken::TimedOut | Woken::HungUp) => Ok(true),
-            Ok(Woken::Failed) | Err(_) => Err(Ended),
-            Ok(Woken::Rung | Woken::Readable) => Ok(false),
-        }
-    }
-
-    /// The host and port that clients of this connection's listener shall use: what is configured, or else the
-    /// address that this client connected to, which it can certainly reach.
-    pub fn advertised(&self) -> (String, i32) {
-        match self.broker.advertised(self.local) {
-            Some(endpoint) => (endpoint.host.clone(), i32::from(endpoint.port)),
-            None => (
-                self.local.ip().to_canonical().to_string(),
-                i32::from(self.local.port()),
-            ),
-        }
-    }
-}
-
-/// What is published of a partition, if it is there, can be used, and the client's leader epoch is the current one
-/// (KIP-320; -1: the client does not say). `missing` is the code for a partition that is not there.
-pub fn usable(
-    partition: Option<&Arc<Partition>>,
-    leader_epoch: i32,
-    missing: ErrorCode,
-) -> Result<Snapshot, ErrorCode> {
-    let snapshot = partition.ok_or(missing)?.snapshot();
-    match snapshot.status {
-        Status::Deleted => Err(missing),
-        Status::Offline => Err(ErrorCode::KafkaStorageError),
-        Status::Online if leader_epoch < 0 || leader_epoch == snapshot.leader_epoch => Ok(snapshot),
-        Status::Online if leader_epoch < snapshot.leader_epoch => Err(ErrorCode::FencedLeaderEpoch),
-        Status::Online => Err(ErrorCode::UnknownLeaderEpoch),
     }
 }

@@ -9,7 +9,7 @@
 //! - v2: no results for each feature any more (KIP-1022).
 
 use super::Call;
-use super::api_versions::METADATA_VERSION;
+use super::api_versions::FEATURES;
 use crate::error::ErrorCode;
 use crate::wire::messages;
 
@@ -74,19 +74,19 @@ pub fn handle(call: &mut Call<'_>, request: UpdateFeaturesRequest) -> UpdateFeat
 const UPGRADE_TYPES: [i8; 3] = [1, 2, 3];
 
 fn refusal(update: &FeatureUpdateKey, node_id: i32) -> Option<String> {
-    let (name, level) = METADATA_VERSION;
+    let known = FEATURES.iter().find(|(name, _)| *name == update.feature);
     let asked = update.max_version_level;
     if !UPGRADE_TYPES.contains(&update.upgrade_type) {
         return Some("The controller does not support the given upgrade type.".into());
     }
-    match &update.feature {
+    match (&update.feature, known) {
         _ if asked < 0 => Some("A feature version cannot be less than 0.".into()),
-        feature if feature == name && asked == level => None,
-        feature if feature == name => Some(format!(
+        (_, Some((_, level))) if asked == *level => None,
+        (_, Some((_, level))) => Some(format!(
             "Local controller {node_id} only supports versions {level}"
         )),
         // Level 0 is that of a feature that is not there.
-        feature if asked == 0 => Some(format!("Feature {feature} not found.")),
+        (feature, None) if asked == 0 => Some(format!("Feature {feature} not found.")),
         _ => Some(format!(
             "Local controller {node_id} does not support this feature."
         )),

@@ -6,7 +6,7 @@
 use super::directories::look_around;
 use super::metadata::Metadata;
 use super::replay::for_each_record;
-use crate::api::api_versions::METADATA_VERSION;
+use crate::api::api_versions::FEATURES;
 use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, State, Topic};
 use crate::compress::Decoders;
 use crate::config::TopicConfig;
@@ -74,11 +74,13 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     };
     let mut metadata = Metadata::open(&left)?;
     if !metadata.state.formatted {
-        let (name, feature_level) = METADATA_VERSION;
-        metadata.append(&[MetadataRecord::FeatureLevel(FeatureLevelRecord {
-            name: name.into(),
-            feature_level,
-        })])?;
+        let level = |(name, feature_level): (&str, i16)| {
+            MetadataRecord::FeatureLevel(FeatureLevelRecord {
+                name: name.into(),
+                feature_level,
+            })
+        };
+        metadata.append(&FEATURES.map(level))?;
     }
     set_dynamic(rooms, &metadata.state);
     let adopted = look_around(rooms, &metadata.state)?;

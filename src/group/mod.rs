@@ -6,12 +6,14 @@
 //! Invariants: a step that has records counts only once they are synced: until then the group is as it was, and its
 //! next event waits; a step whose records are refused never was.
 
+pub mod assignors;
 pub mod classic;
 pub mod consumer;
 pub mod groups;
 mod offsets;
 #[cfg(test)]
 mod property_tests;
+pub mod protocol;
 mod purge;
 mod reads;
 pub mod records;
@@ -203,7 +205,7 @@ pub enum Group<W> {
     /// Its members divide the partitions among themselves.
     Classic(ClassicGroup<W>),
     /// The broker divides them (KIP-848).
-    Consumer(ConsumerGroup<W>),
+    Consumer(ConsumerGroup),
 }
 
 impl<W: Clone> Group<W> {
@@ -221,10 +223,19 @@ impl<W: Clone> Group<W> {
             (Record::Group(id, None), Group::Classic(_))
             | (Record::ConsumerGroup(id, None), Group::Consumer(_)) => *self = Group::new(id, env),
             (Record::Group(_, None), Group::Consumer(_)) => {}
-            (_, Group::Consumer(group)) => group.replay(record, env),
-            (Record::ConsumerGroup(id, Some(_)) | Record::Member(id, _, Some(_)), _) => {
+            (_, Group::Consumer(group)) => group.replay(record),
+            // Which of them comes first is not known: a compacted log holds each key's last.
+            (
+                Record::ConsumerGroup(id, Some(_))
+                | Record::Member(id, _, Some(_))
+                | Record::TargetEpoch(id, Some(_))
+                | Record::TargetMember(id, _, Some(_))
+                | Record::Current(id, _, Some(_))
+                | Record::Regex(id, _, Some(_)),
+                _,
+            ) => {
                 let mut group = ConsumerGroup::new(id);
-                group.replay(record, env);
+                group.replay(record);
                 *self = Group::Consumer(group);
             }
             // What is left of a group that was taken away.
@@ -241,25 +252,25 @@ impl<W: Clone> Group<W> {
 
     /// Takes up an event; a group may change its kind by it.
     pub fn step(&mut self, event: Event<W>, env: &Env<'_>, effects: &mut Effects<W>) {
-        if let Group::Classic(classic) = self
-            && let Event::Asked(ask, asker) = &event
-            && let Ask::ConsumerHeartbeat(_) = **ask
-        {
-            match ConsumerGroup::from_classic(classic, env, effects) {
-                Ok(group) => *self = Group::Consumer(group),
-                Err((code, message)) => {
-                    let told = Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
-                        error_code: code.code(),
-                        error_message: Some(message),
-                        ..ConsumerGroupHeartbeatResponse::default()
-                    });
-                    return effects.told.push((asker.waiter.clone(), told));
+        match (&mut *self, event) {
+            (Group::Classic(classic), Event::Asked(ask, asker)) => {
+                let Ask::ConsumerHeartbeat(request) = *ask else {
+                    return classic.step(Event::Asked(ask, asker), env, effects);
+                };
+                let taken = ConsumerGroup::take_over(classic, request, asker, env, effects);
+                if let Some(group) = taken {
+                    *self = Group::Consumer(group);
                 }
             }
-        }
-        match self {
-            Group::Classic(group) => group.step(event, env, effects),
-            Group::Consumer(group) => {
+            (Group::Consumer(group), Event::Asked(ask, asker))
+                if group.is_empty() && matches!(*ask, Ask::Join(_)) =>
+            {
+                effects.records.extend(group.tombstones());
+                *self = Group::new(group.id(), env);
+                self.step(Event::Asked(ask, asker), env, effects);
+            }
+            (Group::Classic(group), event) => group.step(event, env, effects),
+            (Group::Consumer(group), event) => {
                 group.step(event, env, effects);
                 if let Some(classic) = group.to_classic(env, effects) {
                     *self = Group::Classic(classic);
@@ -279,7 +290,7 @@ impl<W: Clone> Group<W> {
         let epoch = request.generation_id_or_member_epoch;
         match self {
             Group::Classic(group) => group.check_commit(member, instance, epoch, env),
-            Group::Consumer(group) => group.check_commit(member, instance, epoch, version, env),
+            Group::Consumer(group) => group.check_commit(member, epoch, version),
         }
     }
 

@@ -38,8 +38,9 @@ pub trait Machine: Clone {
     type Ledger: Default;
     /// A group that nobody has heard of.
     fn fresh(env: &Env<'_>) -> Self;
-    /// The group as its records, those not taken back, leave it after a restart.
-    fn replay(records: &[Record], env: &Env<'_>) -> Self;
+    /// The group as its records, those not taken back, leave it after a restart. Of what it was before, only the
+    /// test's own books are kept.
+    fn replay(&self, records: &[Record], env: &Env<'_>) -> Self;
     fn step(&mut self, event: Event<Waiter>, env: &Env<'_>, effects: &mut Effects<Waiter>);
     fn due_ms(&self) -> Option<i64>;
     fn generation(&self) -> i32;
@@ -48,12 +49,16 @@ pub trait Machine: Clone {
     fn is_empty(&self) -> bool;
     /// Every partition that a member owns, once for each such member.
     fn owned(&self) -> Vec<(Uuid, i32)>;
+    /// Makes, widens or deletes topics, if the protocol looks at them.
+    fn stir_topics(_catalog: &mut State, _rng: &mut StdRng) {}
     /// Checks what the protocol promises; called after each step that came true, and after each restart.
     fn check(&self, ledger: &mut Self::Ledger);
 }
 
 /// A client that does as real ones do.
 pub trait Client {
+    /// Whether a request may come once more: not if its answer tells only what is new, and nobody hears it.
+    const REPEATS: bool = true;
     /// `name` is its static name.
     fn new(rng: &mut StdRng, name: Option<String>) -> Self;
     /// What it sends next, in which version, and whether that is a mere sign of life.
@@ -85,6 +90,7 @@ impl Around {
         let mut config = Config::default();
         config.group_initial_rebalance_delay_ms = [0, 100, 3000][rng.random_range(0..3)];
         config.group_max_size = [i32::MAX, 4][usize::from(rng.random_bool(0.2))];
+        config.group_consumer_max_size = config.group_max_size;
         Around {
             config,
             catalog: State::default(),
@@ -314,7 +320,7 @@ impl<M: Machine> World<M> {
         let records: Vec<_> = self.log.iter().map(read).collect();
         let records: Result<Vec<_>, _> = records.into_iter().collect();
         let records: Vec<_> = records.expect("our own").into_iter().flatten().collect();
-        self.group = M::replay(&records, &self.around.env());
+        self.group = M::replay(&self.group, &records, &self.around.env());
         self.generation = self.recorded;
         self.check();
     }
@@ -349,13 +355,14 @@ impl<M: Machine> World<M> {
             }
             650..680 => self.lose_patience(at),
             680..700 => self.replace(at),
-            700..730 => {
+            700..730 if M::Client::REPEATS => {
                 if let Some((ask, version)) = self.seats[at].last.clone() {
                     self.send(None, ask, version);
                 }
             }
             730..735 => self.restart(),
-            735..740 => self.around.pass(1_000_000),
+            735..738 => self.around.pass(1_000_000),
+            738..740 => M::stir_topics(&mut self.around.catalog, &mut self.rng),
             740..760 => {
                 let ms = self.rng.random_range(0..20_000);
                 self.around.pass(ms);
@@ -446,10 +453,10 @@ fn refused(ask: &Ask) -> Told {
 }
 
 /// Drives machines of one kind: worlds of some thousand steps each, until all steps are taken.
-pub fn run<M: Machine>() {
+pub fn run<M: Machine>(steps: u64) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let one_seed: Option<u64> = number("OTTLA_SEED");
-    let steps_max: u64 = number("OTTLA_GROUP_STEPS").unwrap_or(1_000_000);
+    let steps_max: u64 = number("OTTLA_GROUP_STEPS").unwrap_or(steps);
     let mut steps = 0;
     while steps < steps_max {
         let seed = one_seed.unwrap_or_else(rand::random);

@@ -89,8 +89,7 @@ impl<W: Clone> Groups<W> {
         };
         let known = self.known(&request.group_id);
         if let Some((Group::Consumer(group), _)) = known
-            && let Err(code) =
-                group.check_fetch(request.member_id.as_deref(), request.member_epoch, env)
+            && let Err(code) = group.check_fetch(request.member_id.as_deref(), request.member_epoch)
         {
             response.error_code = code.code();
             return response;

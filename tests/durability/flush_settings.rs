@@ -32,8 +32,11 @@ fn flush_messages_is_in_force() {
     let (broker, mut client) = start(&mut scene);
     assert_eq!(syncs(&scene, &mut client), 0, "after a restart");
     assert_eq!(client.fetch("t", 0).high_watermark, 8);
+    client.create("other", &[]);
     // Consumers saw what is not synced: it is, before they see only what is.
     altered(&mut client, TOPIC, "t", &[delete("flush.messages")]);
+    // What the writer is told after the change, it does after it.
+    client.store("other", &batch(&["x"]));
     assert_eq!(client.fetch("t", 0).high_watermark, 8);
     broker.kill();
     let image = scene.cut_power();

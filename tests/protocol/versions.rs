@@ -57,7 +57,7 @@ fn api_versions_answers_in_every_version() {
     let (_data, _broker, mut client) = start(&[]);
     let built = [
         0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 29, 30, 31, 32, 33,
-        34, 35, 37, 42, 43, 44, 45, 46, 47, 48, 49, 50, 55, 57, 60, 61, 74, 75,
+        34, 35, 37, 42, 43, 44, 45, 46, 47, 48, 49, 50, 55, 57, 60, 61, 68, 69, 74, 75,
     ];
     for version in 0..=4 {
         let answer = ask(&mut client, version);

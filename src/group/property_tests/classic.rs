@@ -27,7 +27,7 @@ impl Machine for ClassicGroup<Waiter> {
         ClassicGroup::new("group", env)
     }
 
-    fn replay(records: &[Record], env: &Env<'_>) -> Self {
+    fn replay(&self, records: &[Record], env: &Env<'_>) -> Self {
         match records {
             [Record::Group(id, Some(value))] => ClassicGroup::replay(id, value, env),
             _ => ClassicGroup::new("group", env),
@@ -254,5 +254,5 @@ impl Client for Classic {
 
 #[test]
 fn a_million_random_steps_of_the_classic_protocol() {
-    run::<ClassicGroup<Waiter>>();
+    run::<ClassicGroup<Waiter>>(1_000_000);
 }
