@@ -14,7 +14,7 @@ build:
 run: build
 	$(OTTLA) serve --data data --listen 127.0.0.1:9092
 
-# Everything that must hold, from formatting to the real clients of seven projects.
+# Everything that must hold, from formatting to real clients, groups of them, and programs that people run on Kafka.
 test: check unit clients
 
 # Formatting, lints, and few dependencies.
@@ -29,7 +29,7 @@ check:
 unit:
 	cargo test
 
-# The real clients, unmodified, against the release build.
+# The real clients and programs, unmodified, against the release build.
 clients: build
 	tests/clients/install.sh $(CLIENTS)
 	cargo build --quiet --example rdkafka_client

@@ -295,6 +295,14 @@ impl Control {
                 self.coordinator.ask(*request, asker, &self.changes);
             }
             Event::Request {
+                request: Request::OffsetsTopic,
+                caller,
+                ticket,
+            } if !self.coordinator.is_open() => {
+                let code = ErrorCode::CoordinatorNotAvailable;
+                answer((caller, ticket), Answer::OffsetsTopic(code));
+            }
+            Event::Request {
                 request,
                 caller,
                 ticket,

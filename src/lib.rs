@@ -33,6 +33,14 @@
 //!    found by api::fetch in an immutable storage::View; only batch headers are read, to find the exact start
 //! ```
 //!
+//! # A group's way
+//!
+//! ```text
+//! socket -> api::join_group, ... -> control::Mailbox                         on the connection's thread, which waits
+//!        -> group::Groups: step(event, now) -> records and answers           on the control thread
+//!        -> writer: the records, synced -> only now the step counts -> answers -> sockets
+//! ```
+//!
 //! # Threads and owners
 //!
 //! | thread | how many | owns | waits in |
@@ -41,7 +49,7 @@
 //! | connection | 1 a client | its socket, its pending requests | `poll` on socket and bell, or a send |
 //! | writer | 1 | every [`storage::Log`] | its queue, and the disk |
 //! | sync | up to 64, while needed | nothing | its queue, and the disk |
-//! | control | 1 | the catalog's [`catalog::State`], directories | its mailbox, and the disk |
+//! | control | 1 | the catalog's [`catalog::State`], directories, every group | its mailbox, and the disk |
 //!
 //! No state is shared between owners: they send each other messages, and everyone else reads immutable views. The
 //! few locks guard pointers and queues, and have an order ([`lock`]).
@@ -56,8 +64,8 @@
 //! | P4 | only the writer changes a log | [`storage::Log`] is neither shared nor cloned |
 //! | P5 | nothing acked is cut, and the broker always starts | [`storage::recovery`] |
 //! | P6 | a failed sync is final | [`writer`] ends the process; [`storage::recovery`] writes back before it trusts |
-//! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`] |
-//! | P8 | the clock is not trusted | comes with retention; sequence and time-outs use no wall clock today |
+//! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`], [`group::Groups`] |
+//! | P8 | the clock is not trusted | [`control::BrokerTime`]: offsets age on it, sessions on CLOCK_BOOTTIME |
 //! | P9 | hints cost time, small state is kept twice | [`storage::index`], [`storage::checkpoint`] |
 //!
 //! `tests/tidy.rs` keeps the house: file and function lengths, where `unsafe` may stand, and which files may sync,

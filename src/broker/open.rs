@@ -95,7 +95,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     let (catalog, mut jobs, all_online) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
     let mut time = BrokerTime::load(data);
-    let groups = load_groups(rooms, &metadata.state, &catalog, &mut time)?;
+    let groups = load_groups(rooms, &metadata.state, &catalog, &mut time);
     let Metadata {
         partition,
         log,
@@ -223,7 +223,7 @@ fn load_groups(
     state: &State,
     catalog: &Catalog,
     time: &mut BrokerTime,
-) -> Result<Groups<Reply>> {
+) -> Groups<Reply> {
     let mut groups = Groups::default();
     let config = rooms.settings.get();
     let (now_ms, time_ms) = time.now();
@@ -236,17 +236,24 @@ fn load_groups(
     };
     let topic = catalog.by_name(OFFSETS_TOPIC);
     for partition in topic.iter().flat_map(|topic| &topic.partitions) {
-        let view = partition.snapshot().view;
-        for_each_record(OFFSETS_TOPIC, &view, &rooms.storage, |key, value| {
+        let Snapshot { view, status, .. } = partition.snapshot();
+        let read = for_each_record(OFFSETS_TOPIC, &view, &rooms.storage, |key, value| {
             let record = Record::decode(key, value).map_err(|error| error.to_string())?;
             record
                 .into_iter()
                 .for_each(|record| groups.replay(record, &env));
             Ok(())
-        })?;
+        });
+        if let Err(error) = &read {
+            log::error!("{error}");
+        }
+        if read.is_err() || status != Status::Online {
+            log::error!("groups are not served: {OFFSETS_TOPIC} cannot be read");
+            groups.close();
+        }
     }
     groups.loaded(&env);
-    Ok(groups)
+    groups
 }
 
 /// One partition to open, and what came of it.

@@ -161,7 +161,7 @@ settings! {
         "The longest session time-out that a member of a classic group may ask for.";
     group_max_size: i32, "group.max.size" = Some("2147483647"), AtLeast(1), InForce("a_full_group_lets_nobody_in_and_keeps_the_first_to_join_again"), <- &[],
         "How many members a classic group may have.";
-    group_coordinator_rebalance_protocols: Vec<String>, "group.coordinator.rebalance.protocols" = Some("classic,consumer"), EachOf(&["classic", "consumer"]), InForce(""), <- &[],
+    group_coordinator_rebalance_protocols: Vec<String>, "group.coordinator.rebalance.protocols" = Some("classic,consumer"), EachOf(&["classic", "consumer"]), InForce("the_consumer_protocol_can_be_switched_off"), <- &[],
         "The group protocols that are served; `classic` must be one of them.";
     group_consumer_session_timeout_ms: i32, "group.consumer.session.timeout.ms" = Some("45000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "How long a member of a group of the consumer protocol may stay silent before it is taken out.";
@@ -175,13 +175,13 @@ settings! {
         "The shortest consumer.heartbeat.interval.ms that a group may be given.";
     group_consumer_max_heartbeat_interval_ms: i32, "group.consumer.max.heartbeat.interval.ms" = Some("15000"), AtLeast(1), InForce("the_brokers_settings_bound_those_of_groups"), <- &[],
         "The longest consumer.heartbeat.interval.ms that a group may be given.";
-    group_consumer_max_size: i32, "group.consumer.max.size" = Some("2147483647"), AtLeast(1), InForce(""), <- &[],
+    group_consumer_max_size: i32, "group.consumer.max.size" = Some("2147483647"), AtLeast(1), InForce("group_consumer_max_size_is_in_force"), <- &[],
         "How many members a group of the consumer protocol may have.";
-    group_consumer_assignors: Vec<String>, "group.consumer.assignors" = Some("uniform,range"), EachOf(&["uniform", "range"]), InForce(""), <- &[],
+    group_consumer_assignors: Vec<String>, "group.consumer.assignors" = Some("uniform,range"), EachOf(&["uniform", "range"]), InForce("the_brokers_assignors_are_those_that_it_is_told"), <- &[],
         "The assignors of the consumer protocol; the first is the one for groups that name none.";
-    group_consumer_migration_policy: String, "group.consumer.migration.policy" = Some("bidirectional"), OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), InForce(""), <- &[],
+    group_consumer_migration_policy: String, "group.consumer.migration.policy" = Some("bidirectional"), OneOf(&["bidirectional", "upgrade", "downgrade", "disabled"]), InForce("group_consumer_migration_policy_is_in_force"), <- &[],
         "Which way a group with members may change between the classic and the consumer protocol.";
-    group_consumer_regex_refresh_interval_ms: i32, "group.consumer.regex.refresh.interval.ms" = Some("600000"), AtLeast(10_000), InForce(""), <- &[],
+    group_consumer_regex_refresh_interval_ms: i32, "group.consumer.regex.refresh.interval.ms" = Some("600000"), AtLeast(10_000), InForce("group_consumer_regex_refresh_interval_ms_says_how_often_patterns_are_looked_up_anyway"), <- &[],
         "How often the topics that a subscription's regular expression matches are looked up anew.";
     group_state_bytes_max: i64, "group.state.bytes.max" = Some("67108864"), AtLeast(65536), InForce("growth_beyond_the_memory_of_groups_is_refused"), <- &[],
         "Memory, in bytes, for all groups: what their members say and are given, and committed offsets. Beyond it new members get GROUP_MAX_SIZE_REACHED, and new offsets INVALID_COMMIT_OFFSET_SIZE. Ottla's own.";

@@ -388,11 +388,6 @@ fn is_tested(dir: &Path, test: &str) -> bool {
 
 /// In force, and without a test of the whole broker that could be named.
 const UNPROVEN: &[&str] = &[
-    "group.consumer.assignors",
-    "group.consumer.max.size",
-    "group.consumer.migration.policy",
-    "group.consumer.regex.refresh.interval.ms",
-    "group.coordinator.rebalance.protocols",
     // How many threads a start reads logs with shows in nothing but its time.
     "num.recovery.threads.per.data.dir",
 ];

@@ -64,6 +64,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether groups are served: their log could be read.
+    pub fn is_open(&self) -> bool {
+        self.groups.is_open()
+    }
+
     /// Takes up a request.
     pub fn ask(&mut self, request: group::Request, asker: Asker<Reply>, changes: &Changes) {
         let env = env(&mut self.time, changes.config(), changes.state());

@@ -9,8 +9,9 @@
 
 use super::offsets::{self, Offsets};
 use super::records::Record;
+use super::refusals::refused_commit;
 use super::{Ask, Asker, Effects, Env, Event, Group, Request, Response};
-use crate::api::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+use crate::api::offset_commit::OffsetCommitRequest;
 use crate::api::offset_delete::OffsetDeleteRequest;
 use crate::error::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -133,6 +134,7 @@ pub struct Groups<W> {
     /// What all groups count for in memory (P7), and whether growth is refused at present.
     bytes: usize,
     is_full: bool,
+    is_closed: bool,
     pub(super) effects: Vec<Effect<W>>,
 }
 
@@ -146,6 +148,7 @@ impl<W: Clone> Default for Groups<W> {
             next_expiry_ms: i64::MAX,
             bytes: 0,
             is_full: false,
+            is_closed: false,
             effects: Vec::new(),
         }
     }
@@ -180,8 +183,23 @@ impl<W: Clone> Groups<W> {
         }
     }
 
+    /// The log could not be read: nobody is answered until a start that can. That nothing is committed would send
+    /// consumers back to the earliest record.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether requests are taken up.
+    pub fn is_open(&self) -> bool {
+        !self.is_closed
+    }
+
     /// Takes up a request; what follows is in [`Groups::take_effects`].
     pub fn ask(&mut self, request: Request, asker: Asker<W>, env: &Env<'_>) {
+        if self.is_closed {
+            let refusal = request.refusal(ErrorCode::CoordinatorNotAvailable);
+            return self.answer(asker.waiter, refusal);
+        }
         let (id, job) = match request {
             Request::Member(ask) => (ask.group().to_owned(), Job::Step(Event::Asked(ask, asker))),
             Request::Commit(request) => (request.group_id.clone(), Job::Commit(request, asker)),
@@ -222,6 +240,7 @@ impl<W: Clone> Groups<W> {
         self.slots.clear();
         self.due.clear();
         self.bytes = 0;
+        self.is_closed = false;
     }
 
     /// Does what the time has come for.
@@ -293,12 +312,6 @@ impl<W: Clone> Groups<W> {
     /// What is to be done, in order.
     pub fn take_effects(&mut self) -> Vec<Effect<W>> {
         std::mem::take(&mut self.effects)
-    }
-
-    /// How many groups and offsets there are.
-    pub fn counts(&self) -> (usize, usize) {
-        let offsets = self.slots.values().map(|slot| slot.offsets.len());
-        (self.slots.len(), offsets.sum())
     }
 
     pub(super) fn known(&self, id: &str) -> Option<(&Group<W>, &Offsets)> {
@@ -495,13 +508,6 @@ impl<W: Clone> Groups<W> {
 
 fn bytes_max(env: &Env<'_>) -> usize {
     usize::try_from(env.config.group_state_bytes_max).unwrap_or(usize::MAX)
-}
-
-fn refused_commit(request: &OffsetCommitRequest, code: ErrorCode) -> OffsetCommitResponse {
-    let (_, mut response) = offsets::commit(request, usize::MAX, 0);
-    let partitions = response.topics.iter_mut().flat_map(|t| &mut t.partitions);
-    partitions.for_each(|partition| partition.error_code = code.code());
-    response
 }
 
 #[cfg(test)]

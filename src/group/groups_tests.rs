@@ -4,7 +4,9 @@ use super::*;
 use crate::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use crate::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use crate::api::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
-use crate::api::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
+use crate::api::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+};
 use crate::config::Config;
 use crate::group::{Read, Told};
 use crate::wire::Uuid;
@@ -114,6 +116,15 @@ impl Scene {
         flat.collect()
     }
 
+    /// How many groups and offsets there are.
+    fn counts(&self) -> (usize, usize) {
+        let slots = &self.groups.slots;
+        (
+            slots.len(),
+            slots.values().map(|slot| slot.offsets.len()).sum(),
+        )
+    }
+
     /// What a start would make of the log.
     fn reloaded(&self) -> Scene {
         let mut again = Scene::new();
@@ -180,7 +191,7 @@ fn what_is_refused_was_never_there() {
     scene.settle(Err(ErrorCode::KafkaStorageError));
     assert!(is_refused(scene.answer_to(lost)));
     assert_eq!(scene.offsets("g"), []);
-    assert_eq!(scene.groups.counts(), (0, 0), "nothing is left of it");
+    assert_eq!(scene.counts(), (0, 0), "nothing is left of it");
 }
 
 /// FACTS: expiry counts from when the group became empty; a group of offsets alone, from each commit.
@@ -198,8 +209,8 @@ fn offsets_are_forgotten_a_retention_after_their_commit_and_no_sooner() {
     assert_eq!(scene.offsets("g"), [("t".into(), 1, 1)]);
     scene.pass(WEEK);
     scene.settle(Ok(()));
-    assert_eq!(scene.groups.counts(), (0, 0));
-    assert_eq!(scene.reloaded().groups.counts(), (0, 0));
+    assert_eq!(scene.counts(), (0, 0));
+    assert_eq!(scene.reloaded().counts(), (0, 0));
 }
 
 #[test]
@@ -235,6 +246,41 @@ fn a_clock_jump_expires_nothing() {
     again.pass(20 * MINUTE);
     assert!(again.under_way.is_empty());
     assert_eq!(again.offsets("g"), [("t".into(), 0, 1)]);
+}
+
+/// A premature answer that nothing is committed would reset consumers: what cannot be read is not empty.
+#[test]
+fn groups_that_could_not_be_read_answer_nobody() {
+    let mut scene = Scene::new();
+    scene.with(|groups, _| groups.close());
+    let unavailable = ErrorCode::CoordinatorNotAvailable.code();
+    let commit = scene.ask(commit("g", "t", 0, 1));
+    assert!(is_refused(scene.answer_to(commit)));
+    for version in [1, 7, 8] {
+        let request = OffsetFetchRequest {
+            group_id: "g".into(),
+            topics: Some(vec![OffsetFetchRequestTopic {
+                name: "t".into(),
+                partition_indexes: vec![0],
+            }]),
+            groups: vec![OffsetFetchRequestGroup::default()],
+            ..OffsetFetchRequest::default()
+        };
+        let waiter = scene.ask(Request::Read(Read::Offsets(request, version)));
+        let Some(Response::Offsets(told)) = scene.answer_to(waiter) else {
+            panic!("a read is answered at once")
+        };
+        assert_eq!(told.error_code, unavailable);
+        assert_eq!(told.groups[0].error_code, unavailable);
+        let partitions = told.topics.iter().flat_map(|topic| &topic.partitions);
+        let codes: Vec<i16> = partitions.map(|partition| partition.error_code).collect();
+        assert_eq!(codes, vec![unavailable; usize::from(version == 1)]);
+    }
+    let list = scene.ask(Request::Read(Read::List(Default::default())));
+    let Some(Response::List(told)) = scene.answer_to(list) else {
+        panic!("a read is answered at once")
+    };
+    assert_eq!(told.error_code, unavailable);
 }
 
 #[test]
@@ -291,7 +337,7 @@ fn growth_beyond_the_memory_of_groups_is_refused() {
     assert_eq!(code(&scene, again), 0);
     scene.ask(Request::Delete("g".into()));
     scene.settle(Ok(()));
-    assert_eq!((scene.groups.counts(), scene.groups.bytes), ((0, 0), 0));
+    assert_eq!((scene.counts(), scene.groups.bytes), ((0, 0), 0));
 }
 
 /// Memory and log never differ in what is committed, whatever is refused, late, deleted or expired in between; and

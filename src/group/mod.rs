@@ -17,6 +17,7 @@ pub mod protocol;
 mod purge;
 mod reads;
 pub mod records;
+mod refusals;
 
 pub use groups::{Effect, Groups};
 
@@ -77,34 +78,6 @@ impl Ask {
             Ask::Heartbeat(request) => &request.group_id,
             Ask::Leave(request) => &request.group_id,
             Ask::ConsumerHeartbeat(request) => &request.group_id,
-        }
-    }
-
-    /// The answer if what it asks for cannot be.
-    fn refusal(&self, code: ErrorCode) -> Told {
-        let error_code = code.code();
-        match self {
-            Ask::Join(request) => Told::Join(JoinGroupResponse {
-                error_code,
-                member_id: request.member_id.clone(),
-                ..Default::default()
-            }),
-            Ask::Sync(_) => Told::Sync(SyncGroupResponse {
-                error_code,
-                ..Default::default()
-            }),
-            Ask::Heartbeat(_) => Told::Heartbeat(HeartbeatResponse {
-                error_code,
-                ..Default::default()
-            }),
-            Ask::Leave(_) => Told::Leave(LeaveGroupResponse {
-                error_code,
-                ..Default::default()
-            }),
-            Ask::ConsumerHeartbeat(_) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
-                error_code,
-                ..Default::default()
-            }),
         }
     }
 }

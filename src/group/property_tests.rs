@@ -14,11 +14,6 @@ mod classic;
 
 use super::records::Record;
 use super::{Ask, Asker, Effects, Env, Event, Told};
-use crate::api::consumer_group_heartbeat::ConsumerGroupHeartbeatResponse;
-use crate::api::heartbeat::HeartbeatResponse;
-use crate::api::join_group::JoinGroupResponse;
-use crate::api::leave_group::LeaveGroupResponse;
-use crate::api::sync_group::SyncGroupResponse;
 use crate::catalog::State;
 use crate::config::Config;
 use crate::error::ErrorCode;
@@ -230,7 +225,13 @@ impl<M: Machine> World<M> {
             self.write(&effects.records);
             self.become_true(next, effects.told);
         } else if let Event::Asked(ask, asker) = event {
-            self.become_true(self.group.clone(), vec![(asker.waiter, refused(&ask))]);
+            self.become_true(
+                self.group.clone(),
+                vec![(
+                    asker.waiter,
+                    ask.refusal(ErrorCode::CoordinatorNotAvailable),
+                )],
+            );
         }
         self.drain();
     }
@@ -422,33 +423,6 @@ impl<M: Machine> World<M> {
             self.fire();
         }
         panic!("clients that behave find no rest");
-    }
-}
-
-/// The answer of a broker that could not commit.
-fn refused(ask: &Ask) -> Told {
-    let error_code = ErrorCode::CoordinatorNotAvailable.code();
-    match ask {
-        Ask::Join(_) => Told::Join(JoinGroupResponse {
-            error_code,
-            ..JoinGroupResponse::default()
-        }),
-        Ask::Sync(_) => Told::Sync(SyncGroupResponse {
-            error_code,
-            ..SyncGroupResponse::default()
-        }),
-        Ask::Heartbeat(_) => Told::Heartbeat(HeartbeatResponse {
-            error_code,
-            ..HeartbeatResponse::default()
-        }),
-        Ask::Leave(_) => Told::Leave(LeaveGroupResponse {
-            error_code,
-            ..LeaveGroupResponse::default()
-        }),
-        Ask::ConsumerHeartbeat(_) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
-            error_code,
-            ..ConsumerGroupHeartbeatResponse::default()
-        }),
     }
 }
 

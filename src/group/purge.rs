@@ -5,6 +5,7 @@
 use super::groups::{Change, Effect, Groups, Writing};
 use super::offsets::Expiry;
 use super::records::Record;
+use super::refusals::refused_delete;
 use super::{Env, Response};
 use crate::api::offset_delete::*;
 use crate::error::ErrorCode;
@@ -141,12 +142,5 @@ impl<W: Clone> Groups<W> {
             slot.is_held = true;
         }
         self.write(writing, records);
-    }
-}
-
-fn refused_delete(code: ErrorCode) -> OffsetDeleteResponse {
-    OffsetDeleteResponse {
-        error_code: code.code(),
-        ..OffsetDeleteResponse::default()
     }
 }

@@ -4,8 +4,10 @@ import asyncio
 import sys
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from aiokafka.structs import OffsetAndMetadata
 
 from admin import *
 
@@ -85,13 +87,35 @@ async def offsets():
             equal(f"offsets_for_times at {time_ms}", found, (offset, TIMES_MS[offset] if offset >= 0 else None))
 
 
+async def groups(admin):
+    place = TopicPartition(TOPIC, 1)
+    equal("no groups", await admin.list_consumer_groups(), [])
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=GROUP, enable_auto_commit=False) as consumer:
+        consumer.assign([place])
+        await consumer.commit({place: OffsetAndMetadata(7, "by hand")})
+        equal("committed", await consumer.committed(place), 7)
+    equal("groups", [tuple(group[:2]) for group in await admin.list_consumer_groups()], [(GROUP, "")])
+    found = await admin.list_consumer_group_offsets(GROUP)
+    equal("offsets", found, {place: OffsetAndMetadata(7, "by hand")})
+    (answer,) = await admin.describe_consumer_groups([GROUP])
+    (group,) = answer.groups
+    equal("described", tuple(group[:4]), (0, GROUP, "Empty", ""))
+    deleted = await admin.delete_records({place: RecordsToDelete(before_offset=4)})
+    equal("delete_records", deleted, {place: 4})
+
+
 async def main():
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
-    await topics(admin)
-    await partitions(admin)
-    await describe(admin)
-    await offsets()
+
+    def part(function):
+        async def with_admin():
+            await function(admin)
+
+        with_admin.__name__ = function.__name__
+        return with_admin
+
+    await run_async(part(topics), part(partitions), part(describe), offsets, part(groups))
     await admin.close()
 
 

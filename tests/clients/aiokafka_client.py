@@ -3,8 +3,12 @@
 import asyncio
 import sys
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError
 
+import members
 import records
 
 
@@ -39,4 +43,51 @@ async def consume(bootstrap, topics):
                     owed.discard(place)
 
 
-records.main(lambda *args: asyncio.run(produce(*args)), lambda *args: asyncio.run(consume(*args)))
+async def member(bootstrap, group, topic, *options):
+    options = members.options(options)
+    assignors = [RangePartitionAssignor, RoundRobinPartitionAssignor]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        group_instance_id=options.get("instance"),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=members.SESSION_MS,
+        heartbeat_interval_ms=members.HEARTBEAT_MS,
+        partition_assignment_strategy=[assignor for assignor in assignors if assignor.name == options["assignor"]],
+    )
+    log = members.Log()
+
+    async def commit():
+        due, sent = log.due()
+        if not due:
+            return
+        try:
+            await consumer.commit({TopicPartition(topic, p): offset for p, offset in due.items()})
+            log.committed(due, sent)
+        except KafkaError as error:
+            log.refused(error)
+
+    class Listener(ConsumerRebalanceListener):
+        async def on_partitions_assigned(self, assigned):
+            log.assigned([place.partition for place in assigned])
+
+        async def on_partitions_revoked(self, revoked):
+            await commit()
+            log.revoked([place.partition for place in revoked])
+
+    consumer.subscribe([topic], listener=Listener())
+    await consumer.start()
+    while not log.stopped:
+        polled = await consumer.getmany(timeout_ms=200)
+        for place, messages in polled.items():
+            log.read(place.partition, [message.offset for message in messages])
+        await commit()
+    await consumer.stop()
+
+
+def run(verb):
+    return lambda *args: asyncio.run(verb(*args))
+
+
+records.main(run(produce), run(consume), run(member))

@@ -21,9 +21,11 @@ class Broker:
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         self.wrapper = list(wrapper)
-        self.command = [binary, "serve", "--data", str(self.data), "--listen", "127.0.0.1:0"]
+        self.command = [binary, "serve", "--data", str(self.data)]
         for setting in settings:
             self.command += ["--set", setting]
+        # A restart keeps the port that the first start was given, so that clients find it again.
+        self.address = "127.0.0.1:0"
         self.starts = 0
         self.start()
 
@@ -31,7 +33,8 @@ class Broker:
         self.starts += 1
         self.log = self.directory / f"broker-{self.starts}.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([*self.wrapper, *self.command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            command = [*self.wrapper, *self.command, "--listen", self.address]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
             found = re.search(r"listening on (\S+)", self.log.read_text(errors="replace"))

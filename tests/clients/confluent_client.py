@@ -3,8 +3,9 @@
 import sys
 import time
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+import members
 import records
 
 
@@ -53,10 +54,63 @@ def consume(bootstrap, topics):
             if message.error():
                 sys.exit(f"consume: {message.error()}")
             place = message.topic(), message.partition()
-            records.write(*place, message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers())
+            records.write(
+                *place, message.offset(), message.timestamp()[1], message.key(), message.value(), message.headers()
+            )
             if message.offset() + 1 >= owed.get(place, 0):
                 owed.pop(place, None)
     consumer.close()
 
 
-records.main(produce, consume)
+def member(bootstrap, group, topic, *options):
+    options = members.options(options)
+    conf = {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False}
+    conf["auto.offset.reset"] = "earliest"
+    if options["protocol"] == "classic":
+        conf["partition.assignment.strategy"] = options["assignor"]
+        conf.update({"session.timeout.ms": members.SESSION_MS, "heartbeat.interval.ms": members.HEARTBEAT_MS})
+    else:
+        # Session and heartbeat are the broker's to say.
+        conf.update({"group.protocol": "consumer", "group.remote.assignor": options["assignor"]})
+    if "instance" in options:
+        conf["group.instance.id"] = options["instance"]
+    consumer = Consumer(conf)
+    log = members.Log()
+
+    def commit():
+        due, sent = log.due()
+        if not due:
+            return
+        try:
+            done = consumer.commit(offsets=[TopicPartition(topic, *place) for place in due.items()], asynchronous=False)
+            errors = [place.error for place in done if place.error]
+            log.refused(errors) if errors else log.committed(due, sent)
+        except KafkaException as error:
+            log.refused(error)
+
+    def on_assign(_consumer, places):
+        log.assigned([place.partition for place in places])
+
+    def on_revoke(_consumer, places):
+        commit()
+        log.revoked([place.partition for place in places])
+
+    def on_lost(_consumer, places):
+        log.revoked([place.partition for place in places])
+
+    consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
+    while not log.stopped:
+        read = {}
+        for message in consumer.consume(500, timeout=0.2):
+            error = message.error()
+            if error is None:
+                read.setdefault(message.partition(), []).append(message.offset())
+            elif error.fatal() or error.code() == KafkaError._FATAL:
+                log.fatal(error)
+        for partition, offsets in read.items():
+            log.read(partition, offsets)
+        commit()
+    consumer.close()
+
+
+records.main(produce, consume, member)

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the unmodified clients that the tests run into the directory $1: a Python environment, Node packages (with a
-# Node that is new enough for them), a text corpus, and Debian's kcat and strace where apt may be used.
+# Installs the unmodified clients and programs that the tests run into the directory $1: Python environments, Node
+# packages (with a Node that is new enough for them), a text corpus, and where apt may be used Debian's rsyslog and
+# syslog-ng, which are only unpacked there. Debian's kcat and strace are installed.
 # Does nothing when the same versions are there already.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -36,16 +37,37 @@ for tool in kcat strace; do
     fi
 done
 
-want=$( (cd "$here" && cat install.sh requirements.txt package.json package-lock.json .npmrc) | sha256sum)
+want=$( (cd "$here" && cat install.sh requirements*.txt package.json package-lock.json .npmrc) | sha256sum)
 if [ "$(cat "$into/stamp" 2>/dev/null)" = "$want" ]; then
     say "installed already"
     exit 0
 fi
-rm -rf "$into/venv" "$into/node" "$into/corpus" "$into/stamp"
+rm -rf "$into/venv" "$into/programs" "$into/exporter" "$into/debian" "$into/node" "$into/corpus" "$into/stamp"
 
-say "Python clients"
-python3 -m venv "$into/venv" 2>/dev/null || { retry apt_install python3-venv && python3 -m venv "$into/venv"; }
-retry "$into/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
+# python_environment NAME REQUIREMENTS
+python_environment() {
+    python3 -m venv "$into/$1" 2>/dev/null || { retry apt_install python3-venv && python3 -m venv "$into/$1"; }
+    retry "$into/$1/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/$2"
+}
+
+say "Python clients, and programs on them"
+python_environment venv requirements.txt
+python_environment programs requirements-programs.txt
+python_environment exporter requirements-exporter.txt
+
+# Two loggers that Debian would install only one of, and neither beside what the machine logs with.
+unpack_loggers() {
+    mkdir -p "$into/debian/archives/partial"
+    for packages in "rsyslog rsyslog-kafka" "syslog-ng-core syslog-ng-mod-rdkafka"; do
+        # shellcheck disable=SC2086
+        apt_install --download-only --reinstall -o "Dir::Cache::archives=$into/debian/archives" $packages || return 1
+    done
+    for package in "$into"/debian/archives/*.deb; do dpkg --extract "$package" "$into/debian"; done
+    rm -rf "$into/debian/archives"
+}
+
+say "rsyslog and syslog-ng from Debian"
+retry unpack_loggers || { say "NO rsyslog and syslog-ng: their checks are skipped by name"; rm -rf "$into/debian"; }
 
 say "Node clients"
 mkdir -p "$into/node"

@@ -2,9 +2,16 @@
 
 import sys
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from kafka.errors import FencedInstanceIdError, KafkaError
 
+import members
 import records
+
+ASSIGNORS = [CooperativeStickyAssignor, RangePartitionAssignor, RoundRobinPartitionAssignor]
 
 
 def produce(bootstrap, topic, codec, idempotent):
@@ -43,4 +50,52 @@ def consume(bootstrap, topics):
     consumer.close()
 
 
-records.main(produce, consume)
+def member(bootstrap, group, topic, *options):
+    options = members.options(options)
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=group,
+        group_instance_id=options.get("instance"),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=members.SESSION_MS,
+        heartbeat_interval_ms=members.HEARTBEAT_MS,
+        partition_assignment_strategy=[assignor for assignor in ASSIGNORS if assignor.name == options["assignor"]],
+    )
+    log = members.Log()
+
+    def commit():
+        due, sent = log.due()
+        if not due:
+            return
+        try:
+            offsets = {TopicPartition(topic, p): OffsetAndMetadata(offset, "", -1) for p, offset in due.items()}
+            consumer.commit(offsets, timeout_ms=10_000)
+            log.committed(due, sent)
+        except KafkaError as error:
+            log.refused(error)
+
+    class Listener(ConsumerRebalanceListener):
+        def on_partitions_assigned(self, assigned):
+            log.assigned([place.partition for place in assigned])
+
+        def on_partitions_revoked(self, revoked):
+            commit()
+            log.revoked([place.partition for place in revoked])
+
+        def on_partitions_lost(self, lost):
+            log.revoked([place.partition for place in lost])
+
+    consumer.subscribe([topic], listener=Listener())
+    while not log.stopped:
+        try:
+            polled = consumer.poll(timeout_ms=200)
+        except FencedInstanceIdError as error:
+            log.fatal(error)
+        for place, messages in polled.items():
+            log.read(place.partition, [message.offset for message in messages])
+        commit()
+    consumer.close()
+
+
+records.main(produce, consume, member)

@@ -1,11 +1,12 @@
-// kafkajs: see records.py for the verb. Its codecs beside gzip are plugins, as its manual says.
+// kafkajs: see records.py for the verbs produce and member. Its codecs beside gzip are plugins, as its manual says.
 'use strict'
 
 const zlib = require('node:zlib')
-const { Kafka, CompressionTypes, CompressionCodecs, logLevel } = require('kafkajs')
+const { Kafka, CompressionTypes, CompressionCodecs, PartitionAssigners, logLevel } = require('kafkajs')
 const Lz4Codec = require('@2l/kafkajs-lz4')
 const SnappyCodec = require('kafkajs-snappy')
 const { read, runs, main } = require('./records.js')
+const members = require('./members.js')
 
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
 CompressionCodecs[CompressionTypes.LZ4] = new Lz4Codec().codec
@@ -22,7 +23,7 @@ function headersOf(pairs) {
   return headers
 }
 
-main(async (bootstrap, topic, codec, idempotent) => {
+async function produce(bootstrap, topic, codec, idempotent) {
   const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.WARN })
   const producer = kafka.producer(idempotent ? { idempotent } : {})
   await producer.connect()
@@ -36,4 +37,44 @@ main(async (bootstrap, topic, codec, idempotent) => {
     await producer.send({ topic, messages, compression: CompressionTypes[codecs[codec]] })
   }
   await producer.disconnect()
-})
+}
+
+async function member(bootstrap, groupId, topic, ...texts) {
+  const { assignor } = members.options(texts)
+  // Its one assigner is the usual round robin under a name of its own; in a mixed group it goes by the others' name.
+  const assigner = config => ({ ...PartitionAssigners.roundRobin(config), name: assignor })
+  const retry = { retries: 20, initialRetryTime: 100, maxRetryTime: 1000 }
+  const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING, retry })
+  const consumer = kafka.consumer({
+    groupId,
+    partitionAssigners: [assigner],
+    sessionTimeout: members.SESSION_MS,
+    heartbeatInterval: members.HEARTBEAT_MS,
+    maxWaitTimeInMs: 200
+  })
+  const log = new members.Log()
+  // It reads on until it has joined again, and then starts anew from what is committed.
+  consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
+    log.revoked()
+    log.own(payload.memberAssignment[topic] ?? [])
+  })
+  consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || log.fatal(payload.error))
+  await consumer.connect()
+  await consumer.subscribe({ topics: [topic], fromBeginning: true })
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch: { partition, messages }, isRunning, isStale }) => {
+      if (!isRunning() || isStale()) return
+      const offsets = messages.map(message => Number(message.offset))
+      log.read(partition, offsets)
+      const offset = offsets.at(-1) + 1
+      await log.commit({ [partition]: offset }, () =>
+        consumer.commitOffsets([{ topic, partition, offset: String(offset) }])
+      )
+    }
+  })
+  await members.stopped()
+  await consumer.disconnect()
+}
+
+main(produce, member)

@@ -1,10 +1,11 @@
-// @platformatic/kafka: see records.py for the verb.
+// @platformatic/kafka: see records.py for the verbs produce and member.
 'use strict'
 
-const { Producer } = require('@platformatic/kafka')
+const { Consumer, Producer } = require('@platformatic/kafka')
 const { read, runs, main } = require('./records.js')
+const members = require('./members.js')
 
-main(async (bootstrap, topic, compression, idempotent) => {
+async function produce(bootstrap, topic, compression, idempotent) {
   const producer = new Producer({
     clientId: 'ottla-test',
     bootstrapBrokers: [bootstrap],
@@ -23,4 +24,58 @@ main(async (bootstrap, topic, compression, idempotent) => {
     await producer.send({ messages, compression })
   }
   await producer.close()
-})
+}
+
+async function member(bootstrap, groupId, topic, ...texts) {
+  const { protocol, assignor } = members.options(texts)
+  const classic = { sessionTimeout: members.SESSION_MS, rebalanceTimeout: 60_000, heartbeatInterval: members.HEARTBEAT_MS }
+  const consumer = new Consumer({
+    clientId: 'ottla-test',
+    groupId,
+    bootstrapBrokers: [bootstrap],
+    retries: 20,
+    retryDelay: 500,
+    maxWaitTime: 200,
+    autocommit: false,
+    ...(protocol === 'classic'
+      ? { ...classic, protocols: [{ name: assignor, version: 1 }] }
+      : { groupProtocol: 'consumer', groupRemoteAssignor: assignor })
+  })
+  const log = new members.Log()
+  let stopped = false
+  // To leave in the middle of a join is an error to it.
+  consumer.on('error', error => stopped || log.fatal(error))
+  // It reads on while it rebalances. In the new protocol no event tells of changes, and in neither one of losses.
+  const owned = () => consumer.assignments?.find(assignment => assignment.topic === topic)?.partitions ?? []
+  if (protocol === 'classic') consumer.on('consumer:group:join', () => log.own(owned()))
+  else setInterval(() => log.own(owned()), 20)
+
+  let pending = new Map()
+  const commit = async () => {
+    const due = [...pending].filter(([partition]) => log.owned.has(partition))
+    pending = new Map()
+    const offsets = due.map(([partition, { offset, leaderEpoch }]) => ({ topic, partition, offset: BigInt(offset), leaderEpoch }))
+    const plain = Object.fromEntries(due.map(([partition, { offset }]) => [partition, offset]))
+    // What is refused was read by a member that is one no more; it is read again.
+    if (due.length > 0) await log.commit(plain, () => consumer.commit({ offsets })).catch(() => {})
+  }
+  const stream = await consumer.consume({ topics: [topic], mode: 'committed', fallbackMode: 'earliest', autocommit: false })
+  stream.on('error', error => log.fatal(error))
+  stream.on('data', ({ partition, offset, leaderEpoch }) => {
+    if (protocol === 'consumer') log.own(owned())
+    if (!log.owned.has(partition)) return
+    log.read(partition, [Number(offset)])
+    pending.set(partition, { offset: Number(offset) + 1, leaderEpoch })
+  })
+  members.stopped().then(() => (stopped = true))
+  while (!stopped) {
+    await commit()
+    await new Promise(resolve => setTimeout(resolve, 100))
+  }
+  await commit()
+  log.revoked()
+  await consumer.close(true)
+  process.exit(0)
+}
+
+main(produce, member)

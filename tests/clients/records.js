@@ -34,11 +34,15 @@ function* runs(records, bytesMax = 500_000, countMax = 1000) {
   if (run.length > 0) yield run
 }
 
-// Runs `produce BOOTSTRAP TOPIC CODEC [idempotent]`.
-function main(produce) {
-  const [verb, bootstrap, topic, codec, idempotent] = process.argv.slice(2)
-  if (verb !== 'produce') throw new Error('this client consumes only in groups')
-  produce(bootstrap, topic, codec, idempotent === 'idempotent').catch(error => {
+// Runs `produce BOOTSTRAP TOPIC CODEC [idempotent]` or `member BOOTSTRAP GROUP TOPIC [OPTION]...`.
+function main(produce, member) {
+  const [verb, bootstrap, ...rest] = process.argv.slice(2)
+  const verbs = {
+    produce: ([topic, codec, idempotent]) => produce(bootstrap, topic, codec, idempotent === 'idempotent'),
+    member: ([group, topic, ...options]) => member(bootstrap, group, topic, ...options)
+  }
+  if (!(verb in verbs)) throw new Error('this client consumes only in groups')
+  verbs[verb](rest).catch(error => {
     console.error(error)
     process.exit(1)
   })

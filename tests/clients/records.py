@@ -3,10 +3,11 @@
     {"k": hex or null, "v": hex or null, "h": [[name, hex or null], ...], "t": milliseconds}
 
 A record to be produced may lack "t": the client then stamps it. A consumed one also has "topic", "p" (partition)
-and "o" (offset).  Every driver has the same two verbs:
+and "o" (offset).  Every driver has the same verbs:
 
     DRIVER produce BOOTSTRAP TOPIC CODEC [idempotent] < records
     DRIVER consume BOOTSTRAP TOPIC...                 > records     (without a group, to the end offsets of now)
+    DRIVER member BOOTSTRAP GROUP TOPIC [OPTION]...   > events      (in a group, see members.py)
 """
 
 import json
@@ -36,10 +37,12 @@ def write(topic, partition, offset, timestamp, key, value, headers):
     sys.stdout.write(json.dumps(record) + "\n")
 
 
-def main(produce, consume):
+def main(produce, consume, member=None):
     """Runs the verb of the command line."""
     verb, bootstrap, *rest = sys.argv[1:]
     if verb == "produce":
         produce(bootstrap, rest[0], rest[1], "idempotent" in rest[2:])
-    else:
+    elif verb == "consume":
         consume(bootstrap, rest)
+    else:
+        member(bootstrap, *rest)

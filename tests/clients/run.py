@@ -2,12 +2,14 @@
 """Runs the real clients against the broker: every producer and codec, read back by every consumer, nothing altered.
 
 Parts: comparison (the checks themselves), matrix (awkward records), corpus (a real text, kill -9 and restart in
-between), admin (topics and times), zero_copy (strace). Names of parts as arguments choose them; without any, all run.
+between), admin (each client's interface), groups (members that come and go, restarts), programs (what people run on
+Kafka), zero_copy (strace). Names of parts as arguments choose them; without any, all run.
 """
 
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -18,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import groups
+import programs
 import samples
 from broker import Broker
 
@@ -185,6 +189,9 @@ def matrix(run):
     for topic, outcome in sent.items():
         run.checks.check(f"produce {topic}", str(outcome) if isinstance(outcome, Exception) else None)
     sent = {topic: records for topic, records in sent.items() if not isinstance(records, Exception)}
+    for topic in sent:
+        _, codec = topic.split(".")[:2]
+        run.checks.check(f"codec of {topic}", codec_problem(broker, topic, codec))
     say(f"matrix: {len(sent)} topics of {samples.COUNT} awkward records produced")
     readers = [client for client in run.clients if client.consumes]
     read = produced(run.pool, [(c.name, lambda c=c: c.consume(broker, list(sent))) for c in readers])
@@ -196,6 +203,17 @@ def matrix(run):
             run.checks.check(f"{topic} read by {reader.name}", problem)
         say(f"matrix: read by {reader.name}")
     run.checks.check("the broker stops cleanly", exit_problem(broker.stop()))
+
+
+def codec_problem(broker, topic, codec):
+    """None if the topic's stored batches have this codec; clients may send a batch plain that would not shrink."""
+    found = set()
+    for path in broker.data.glob(f"{topic}-*/*.log"):
+        data, at = path.read_bytes(), 0
+        while at + 61 <= len(data):
+            found.add(CODECS[data[at + 22] & 7])
+            at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
+    return None if codec in found <= {codec, "none"} else f"its batches are {sorted(found)}"
 
 
 def exit_problem(code):
@@ -248,22 +266,37 @@ def corpus(run):
     run.checks.check("the broker stops cleanly after a recovery", exit_problem(broker.stop()))
 
 
-ADMINS = ["confluent_admin.py", "kafka_python_admin.py", "aiokafka_admin.py", "kafkajs_admin.js", "platformatic_admin.js"]
+ADMINS = {
+    "confluent-kafka": "confluent_admin.py",
+    "kafka-python": "kafka_python_admin.py",
+    "aiokafka": "aiokafka_admin.py",
+    "kafkajs": "kafkajs_admin.js",
+    "platformatic": "platformatic_admin.js",
+    "rdkafka": None,
+}
 
 
 def admin(run):
-    """Each client's admin interface: topics, partitions, settings, the cluster, offsets by time; errors too."""
-    for script in ADMINS:
-        broker = Broker(run.broker, run.scratch / script)
-        interpreter = run.installed / ("venv/bin/python" if script.endswith(".py") else "node/node")
+    """Each client's admin interface, part by part (see admin.py), on a fresh broker each, two at a time."""
+
+    def report(client):
+        script = ADMINS[client.name]
+        broker = Broker(run.broker, run.scratch / f"admin-{client.name}", settings=["group.initial.rebalance.delay.ms=0"])
         try:
-            Client(script, [interpreter, HERE / script]).run(broker.address)
-            problem = None
-        except Exception as error:
-            problem = str(error)
-        run.checks.check(script, problem)
-        broker.stop()
-        say(f"admin: {script}")
+            command = [client.command[0], HERE / script] if script else [*client.command, "admin"]
+            return Client(f"{client.name} admin", command).run(broker.address)
+        finally:
+            broker.stop()
+
+    jobs = [(client.name, lambda c=client: report(c)) for client in run.clients if client.name in ADMINS]
+    for name, outcome in produced(run.pool, jobs).items():
+        if isinstance(outcome, Exception):
+            run.checks.check(f"{name} admin", str(outcome))
+            continue
+        for line in outcome.splitlines():
+            part, problem = line.split(": ", 1)
+            run.checks.check(f"{name} admin {part}", None if problem == "ok" else problem)
+        say(f"admin: {name}")
 
 
 def zero_copy(run):
@@ -327,7 +360,15 @@ def comparison(run):
         run.checks.check("damaged lines are noticed", None if text_difference(lines, altered) else "they are not")
 
 
-PARTS = {"comparison": comparison, "matrix": matrix, "corpus": corpus, "admin": admin, "zero_copy": zero_copy}
+PARTS = {
+    "comparison": comparison,
+    "matrix": matrix,
+    "corpus": corpus,
+    "admin": admin,
+    "groups": groups.groups,
+    "programs": programs.programs,
+    "zero_copy": zero_copy,
+}
 
 
 def main():
@@ -336,6 +377,8 @@ def main():
     parser.add_argument("--installed", type=Path, required=True)
     parser.add_argument("--rdkafka", type=Path, required=True)
     parser.add_argument("--client", action="append", help="only this client (may stand several times)")
+    parser.add_argument("--case", action="append", help="only this case of groups or programs (may stand several times)")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="of what is random")
     parser.add_argument("parts", nargs="*", help=" ".join(PARTS))
     run = parser.parse_args()
     run.broker, run.installed, run.rdkafka = run.broker.resolve(), run.installed.resolve(), run.rdkafka.resolve()
@@ -345,6 +388,8 @@ def main():
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     run.pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2))
     run.checks = Checks()
+    run.jobs = lambda jobs: produced(run.pool, jobs)
+    say(f"--seed {run.seed}")
     run.clients, missing = clients(run.installed, run.rdkafka)
     run.clients = [client for client in run.clients if not run.client or client.name in run.client]
     for name in missing:

@@ -352,7 +352,7 @@ fn the_quorum_is_this_node() {
 }
 
 #[test]
-fn the_one_feature_has_one_level() {
+fn each_feature_has_one_level() {
     let (_data, _broker, mut client) = start(&[]);
     let (name, level) = ottla::api::api_versions::FEATURES[0];
     let mut update = |version, feature: &str, max_version_level, upgrade_type| {
@@ -376,7 +376,9 @@ fn the_one_feature_has_one_level() {
         assert_eq!(update(version, name, level + 1, 1), (95, 0));
         assert_eq!(update(version, name, level - 1, 1), (95, 0));
         assert_eq!(update(version, name, -1, 1), (95, 0));
-        assert_eq!(update(version, "group.version", 1, 1), (95, 0));
+        assert_eq!(update(version, "group.version", 1, 1).0, 0);
+        assert_eq!(update(version, "group.version", 0, 2), (95, 0));
+        assert_eq!(update(version, "transaction.version", 1, 1), (95, 0));
         assert_eq!(update(version, "no.such", 0, 1), (95, 0));
     }
     assert_eq!(update(1, name, level - 1, 2), (95, 0));

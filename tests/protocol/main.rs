@@ -5,6 +5,7 @@ mod common;
 
 mod admin;
 mod admin_cluster;
+mod consumer_groups;
 mod delete_records;
 mod delete_topics;
 mod epochs;

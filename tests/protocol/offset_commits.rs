@@ -180,6 +180,38 @@ fn an_acknowledged_commit_outlives_a_kill() {
     assert_eq!(fetched(&mut client, "g"), [of("t", 2, "kept")]);
 }
 
+/// "Nothing committed" would send consumers back to the earliest record.
+#[test]
+fn offsets_that_cannot_be_read_are_not_told_to_be_none() {
+    let (data, broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    assert_eq!(committed(&mut client, 9, &commit("g", "t", 5, "")), 0);
+    assert!(broker.stop().success());
+    let log = data.path().join("__consumer_offsets-0");
+    let away = data.path().join("away");
+    std::fs::rename(&log, &away).unwrap();
+    std::fs::write(&log, "no directory").unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let mut client = Client::connect(&broker.address);
+    let unavailable = ErrorCode::CoordinatorNotAvailable.code();
+    let request = OffsetFetchRequest {
+        group_id: "g".into(),
+        ..OffsetFetchRequest::default()
+    };
+    let told: OffsetFetchResponse = client.call(7, &request);
+    assert_eq!((told.error_code, told.topics.len()), (unavailable, 0));
+    let code = committed(&mut client, 9, &commit("g", "t", 6, ""));
+    assert_eq!(code, unavailable);
+    let found: FindCoordinatorResponse = client.call(3, &FindCoordinatorRequest::default());
+    assert_eq!(found.error_code, unavailable);
+    broker.kill();
+    std::fs::remove_file(&log).unwrap();
+    std::fs::rename(&away, &log).unwrap();
+    let broker = Broker::start(data.path(), &[]);
+    let mut client = Client::connect(&broker.address);
+    assert_eq!(fetched(&mut client, "g"), [of("t", 5, "")]);
+}
+
 #[test]
 fn a_topic_made_again_has_nothing_committed() {
     let (data, broker, mut client) = start(&[]);

@@ -225,6 +225,8 @@ fn ask_the_rest(c: &mut Client, left: &mut Vec<ApiVersion>) {
     ask_empty! { c, left:
         alter_partition_reassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
         alter_replica_log_dirs AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse;
+        consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse;
+        consumer_group_heartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse;
         create_acls CreateAclsRequest CreateAclsResponse;
         delete_acls DeleteAclsRequest DeleteAclsResponse;
         delete_records DeleteRecordsRequest DeleteRecordsResponse;

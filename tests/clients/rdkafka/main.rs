@@ -1,4 +1,7 @@
-//! The crate `rdkafka`: see records.py for the two verbs and the neutral record form.
+//! The crate `rdkafka`: see records.py for the verbs and the neutral record form.
+
+mod admin;
+mod member;
 
 use std::collections::HashMap;
 use std::io::{BufRead, Write, stdin, stdout};
@@ -144,6 +147,8 @@ fn main() {
     match args[0].as_str() {
         "produce" => produce(&args[1], &args[2], &args[3], args.len() > 4),
         "consume" => consume(&args[1], &args[2..]),
+        "member" => member::member(&args[1], &args[2], &args[3], &args[4..]),
+        "admin" => admin::admin(&args[1]),
         verb => panic!("unknown verb {verb}"),
     }
 }

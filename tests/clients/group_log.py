@@ -1,0 +1,110 @@
+"""Judges what the members of one group said (see members.py): was every record consumed, and none again that Kafka
+would not have consumed again?
+
+A member's floor for a partition is what was committed, and acknowledged, when it learned that it owns it: it asks for
+the committed offset only afterwards, so whatever it reads lies at the floor or above. That is Kafka's at-least-once:
+a record comes again only if its consumer had not committed beyond it when it lost the partition.
+"""
+
+
+def faults(events, loose=()):
+    """What is wrong, as texts. `events` are (member, event).
+
+    Members in `loose` have clients that do what brokers cannot prevent: kafka-python and @platformatic/kafka may go on
+    from a position that they had generations ago, and the latter repeats a refused commit in the next generation,
+    though it may have lost the partition. Their floor is lower by that.
+    """
+    found, committed, owners = [], {}, {}
+    floor, position = {}, {}
+    repeated = [
+        (event["sent"], event["t"], event["o"]) for member, event in events if event["e"] == "committed" and member in loose
+    ]
+    for member, event in sorted(events, key=lambda item: item[1]["t"]):
+        kind, partitions = event["e"], event.get("p")
+        if kind == "assigned":
+            for p in partitions:
+                owners.setdefault(p, []).append((event["t"], member))
+                flying = [o[str(p)] for sent, t, o in repeated if sent <= event["t"] <= t and str(p) in o]
+                held = [position[member, p]] if member in loose and position.get((member, p)) is not None else []
+                floor[member, p], position[member, p] = min([committed.get(p, 0), *flying, *held]), None
+        elif kind == "revoked":
+            for p in partitions:
+                floor.pop((member, p), None)
+        elif kind == "read":
+            p, (first, last) = partitions, event["o"]
+            if (member, p) not in floor:
+                found.append(f"{member} read {p} at {first}, which it did not own")
+                continue
+            expected = position[member, p]
+            if first < floor[member, p]:
+                found.append(f"{member} read {p} at {first}; {floor[member, p]} was committed before it owned it")
+            elif expected is not None and first != expected and (first > expected or member not in loose):
+                found.append(f"{member} read {p} at {first}, after {expected - 1}")
+            position[member, p] = last + 1
+        elif kind == "committed":
+            for p, offset in event["o"].items():
+                p = int(p)
+                before = [owner for since, owner in owners.get(p, ()) if since <= event["sent"]]
+                if before and before[-1] != member:
+                    found.append(f"{member} could commit {offset} to {p}, which was {before[-1]}'s by then")
+                if offset < committed.get(p, 0) and member not in loose:
+                    found.append(f"{member} committed {offset} to {p} after {committed[p]}")
+                committed[p] = offset if member in loose else max(offset, committed.get(p, 0))
+    return found
+
+
+def missing(events, ends):
+    """Ranges that nobody read, as texts. `ends` is {partition: end offset}."""
+    read = {p: bytearray(end) for p, end in ends.items()}
+    for _, event in events:
+        if event["e"] == "read":
+            first, last = event["o"]
+            read[event["p"]][first : last + 1] = b"\1" * (last + 1 - first)
+    lost = {p: marks.count(0) for p, marks in read.items() if 0 in marks}
+    return [f"partition {p}: {count} of {ends[p]} records, the first at {read[p].index(0)}" for p, count in lost.items()]
+
+
+def owned(events):
+    """The partitions that one member owns after its `events`."""
+    partitions = set()
+    for event in events:
+        if event["e"] == "assigned":
+            partitions |= set(event["p"])
+        elif event["e"] == "revoked":
+            partitions -= set(event["p"])
+    return partitions
+
+
+def judge_itself(check):
+    """Each kind of fault is noticed, and a sound history has none. `check(name, problem)` takes the outcome."""
+
+    def said(t, member, kind, **fields):
+        return member, {"t": t, "e": kind, **fields}
+
+    def sound():
+        return [
+            said(1, "a", "assigned", p=[0]),
+            said(2, "a", "read", p=0, o=[0, 9]),
+            said(3, "a", "committed", sent=2.5, o={"0": 10}),
+            said(4, "a", "read", p=0, o=[10, 14]),
+            said(5, "a", "revoked", p=[0]),
+            said(6, "b", "assigned", p=[0]),
+            said(7, "b", "read", p=0, o=[10, 19]),
+            said(8, "b", "committed", sent=7.5, o={"0": 20}),
+        ]
+
+    check("a sound history has no fault", "; ".join(faults(sound()) + missing(sound(), {0: 20})) or None)
+    wrong = {
+        "a record after its commit": (6, said(7, "b", "read", p=0, o=[9, 19])),
+        "a partition not owned": (5, said(6, "b", "assigned", p=[1])),
+        "a skipped record": (3, said(4, "a", "read", p=0, o=[11, 14])),
+        "a record twice": (3, said(4, "a", "read", p=0, o=[9, 14])),
+        "a fenced member's commit": (7, said(8, "a", "committed", sent=7.5, o={"0": 20})),
+        "a commit that goes back": (7, said(8, "b", "committed", sent=7.5, o={"0": 9})),
+    }
+    for name, (at, event) in wrong.items():
+        history = sound()
+        history[at] = event
+        check(f"{name} is noticed", None if faults(history) else "it is not")
+    check("a lost record is noticed", None if missing(sound(), {0: 21}) else "it is not")
+    check("what is owned is told", None if owned([e for m, e in sound() if m == "b"]) == {0} else "it is not")
