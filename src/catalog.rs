@@ -295,18 +295,27 @@ impl Catalog {
 /// The catalog that is published now.
 pub type Published = lock::Published<Catalog>;
 
+/// A topic's name as a sentence shows it: a client's may be 32 KiB long, and many sentences may be of the same one.
+pub fn shown(name: &str) -> &str {
+    let end = name.char_indices().nth(NAME_BYTES_MAX);
+    end.map_or(name, |(end, _)| &name[..end])
+}
+
 /// Checks a topic's name as Kafka does; the error is Kafka's sentence, made for INVALID_TOPIC_EXCEPTION.
 pub fn check_name(name: &str) -> Result<(), String> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let shown = shown(name);
     let fault = match name {
         "" => "the empty string is not allowed".into(),
         "." | ".." => format!("'{name}' is not allowed"),
         _ if name.len() > NAME_BYTES_MAX => {
-            format!("the length of '{name}' is longer than the max allowed length {NAME_BYTES_MAX}")
+            format!(
+                "the length of '{shown}' is longer than the max allowed length {NAME_BYTES_MAX}"
+            )
         }
         _ if !name.bytes().all(legal) => {
             format!(
-                "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+                "'{shown}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
             )
         }
         _ => return Ok(()),

@@ -7,6 +7,7 @@ mod changes;
 mod checkpoints;
 mod clock;
 mod coordinator;
+mod making;
 mod plan;
 mod quotas;
 mod rooms;
@@ -20,7 +21,7 @@ pub use plan::{
     topic_records,
 };
 pub use quotas::QuotaChange;
-pub use rooms::{Rooms, log_settings, partition_dir, unlink_in_background};
+pub use rooms::{MADE_TOGETHER, Rooms, Wanted, log_settings, partition_dir, unlink_in_background};
 pub use settings::{NewSetting, NewSettings, SettingsPlan};
 
 use crate::catalog::{Published, State};
@@ -39,6 +40,9 @@ use std::time::{Duration, Instant};
 
 /// The token of the catalog's appends, of which one is under way at most.
 const CATALOG_TOKEN: u64 = 0;
+
+/// So many events at most are taken up before the time is looked at.
+const EVENTS_BETWEEN_TICKS_MAX: u32 = 10_000;
 
 /// The longest sleep, so that no sum of times can overflow.
 const TICK_MS_MAX: u64 = 86_400_000;
@@ -122,6 +126,7 @@ enum Event {
         result: Result<Appended, Refusal>,
     },
     Dropped,
+    GoOn,
     RecoveryPoints(RecoveryPoints),
     StartsRaised(RaisedStarts, Reply),
     Stop,
@@ -163,6 +168,11 @@ impl Mailbox {
         self.post(Event::Dropped);
     }
 
+    /// From control itself: the change in hand has more to do, once those who wait now were heard.
+    pub fn go_on(&self) {
+        self.post(Event::GoOn);
+    }
+
     /// From the writer: what to save for the next start.
     pub fn recovery_points(&self, points: RecoveryPoints) {
         self.post(Event::RecoveryPoints(points));
@@ -181,6 +191,10 @@ impl Mailbox {
     fn post(&self, event: Event) {
         self.events.lock().push_back(event);
         self.arrived.notify_one();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.events.lock().is_empty()
     }
 
     /// The next event; `None` after `limit_ms` without one.
@@ -256,17 +270,21 @@ impl Control {
 
     /// Runs until it is told to stop and no change is in hand; gives the checkpoints back for the last save.
     pub fn run(mut self) -> Checkpoints {
-        let mut limit_ms = self.coordinator.tick(&self.changes);
+        let (mut limit_ms, mut taken) = (self.coordinator.tick(&self.changes), 0);
         while !(self.stopping && self.changes.is_idle()) {
             if let Some(event) = self.mailbox.next(limit_ms) {
                 self.take(event);
+                taken += 1;
             }
             let deleted = self.changes.take_deleted();
             if !deleted.is_empty() {
                 self.coordinator.forget(deleted, &self.changes);
             }
             self.coordinator.send_unsent(&mut self.changes);
-            limit_ms = self.coordinator.tick(&self.changes);
+            // A heartbeat that came in time is heard in time, however long the disk held this thread up.
+            if taken >= EVENTS_BETWEEN_TICKS_MAX || self.mailbox.is_empty() {
+                (limit_ms, taken) = (self.coordinator.tick(&self.changes), 0);
+            }
         }
         self.changes.save_time(&self.coordinator.time());
         self.changes.into_checkpoints()
@@ -315,6 +333,7 @@ impl Control {
                 self.coordinator.committed(token, result, &self.changes);
             }
             Event::Dropped => self.changes.dropped(),
+            Event::GoOn => self.changes.take_step(),
             Event::RecoveryPoints(points) => {
                 self.changes.save(&points);
                 self.changes.save_time(&self.coordinator.time());

@@ -7,7 +7,7 @@
 //! - v1: the client may forbid that the number of replicas changes (KIP-860).
 
 use super::Call;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, shown};
 use crate::control::{Fault, check_replicas};
 use crate::error::ErrorCode;
 use crate::wire::messages;
@@ -87,7 +87,8 @@ fn check(
     let missing = |sentence| (ErrorCode::UnknownTopicOrPartition, sentence);
     let index = target.partition_index;
     let topic = catalog.by_name(name);
-    let topic = topic.ok_or_else(|| missing(format!("Unable to find a topic named {name}.")))?;
+    let unknown = || missing(format!("Unable to find a topic named {}.", shown(name)));
+    let topic = topic.ok_or_else(unknown)?;
     if topic.partition(index).is_none() {
         return Err(missing(format!("Unable to find partition {name}:{index}.")));
     }

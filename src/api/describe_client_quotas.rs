@@ -8,7 +8,7 @@
 //! # Version notes
 //! - v1: flexible (KIP-482).
 
-use super::Call;
+use super::{Call, NOTHING_SAID};
 use crate::control::Fault;
 use crate::error::ErrorCode;
 use crate::quota::{CLIENT_ID, Entity, IP, Table, USER};
@@ -75,6 +75,7 @@ pub fn handle(
     let table = call.broker.quotas.table();
     match filter(request.components) {
         Ok(filter) => DescribeClientQuotasResponse {
+            error_message: NOTHING_SAID,
             entries: Some(describe(&table, &filter, request.strict)),
             ..DescribeClientQuotasResponse::default()
         },

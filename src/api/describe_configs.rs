@@ -11,7 +11,7 @@
 //! - v2: throttling happens after the response (KIP-219). v3: types and documentation (KIP-569).
 //! - v4: flexible (KIP-482).
 
-use super::Call;
+use super::{Call, NOTHING_SAID};
 use crate::catalog::{
     RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
     RESOURCE_TOPIC, check_name,
@@ -96,6 +96,7 @@ fn resources(request: &DescribeConfigsRequest) -> impl Iterator<Item = &Describe
 pub fn handle(call: &mut Call<'_>, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let describe = |resource: &DescribeConfigsResource| {
         let mut result = DescribeConfigsResult {
+            error_message: NOTHING_SAID,
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
             ..DescribeConfigsResult::default()
@@ -132,10 +133,7 @@ fn settings(
             check_name(name).map_err(|sentence| (ErrorCode::InvalidTopicException, sentence))?;
             match call.broker.catalog.get().by_name(name) {
                 Some(topic) => Ok(describe_topic(config, &topic.overrides)),
-                None => Err((
-                    ErrorCode::UnknownTopicOrPartition,
-                    "This server does not host this topic-partition.".into(),
-                )),
+                None => Err((ErrorCode::UnknownTopicOrPartition, String::new())),
             }
         }
         RESOURCE_BROKER if name.is_empty() => Ok(describe_cluster(config)),

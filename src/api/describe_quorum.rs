@@ -8,7 +8,7 @@
 //! - v1: when each replica last fetched and was last caught up (KIP-836). v2: directory ids, the voters' addresses,
 //!   error messages (KIP-853).
 
-use super::Call;
+use super::{Call, NOTHING_SAID};
 use crate::catalog::METADATA_TOPIC;
 use crate::error::ErrorCode;
 use crate::wire::{Uuid, messages};
@@ -89,6 +89,7 @@ pub fn handle(call: &mut Call<'_>, request: DescribeQuorumRequest) -> DescribeQu
         last_caught_up_timestamp: now_ms,
     };
     let partition = PartitionData {
+        error_message: NOTHING_SAID,
         leader_id: node_id,
         leader_epoch: snapshot.leader_epoch,
         high_watermark: snapshot.view.high_watermark,
@@ -96,6 +97,7 @@ pub fn handle(call: &mut Call<'_>, request: DescribeQuorumRequest) -> DescribeQu
         ..PartitionData::default()
     };
     DescribeQuorumResponse {
+        error_message: NOTHING_SAID,
         topics: vec![TopicData {
             topic_name: METADATA_TOPIC.into(),
             partitions: vec![partition],
@@ -132,6 +134,7 @@ fn refuse(topics: Vec<TopicRequest>) -> DescribeQuorumResponse {
         partitions: topic.partitions.into_iter().map(partition).collect(),
     };
     DescribeQuorumResponse {
+        error_message: NOTHING_SAID,
         topics: topics.into_iter().map(topic).collect(),
         ..DescribeQuorumResponse::default()
     }

@@ -6,6 +6,7 @@
 //! # Version notes
 //! - v0 is the only version.
 
+use super::NOTHING_SAID;
 use crate::error::ErrorCode;
 use crate::wire::messages;
 use std::collections::HashMap;
@@ -67,6 +68,7 @@ pub fn handle(
         })
     };
     DescribeUserScramCredentialsResponse {
+        error_message: NOTHING_SAID,
         results: users.iter().filter_map(result).collect(),
         ..DescribeUserScramCredentialsResponse::default()
     }

@@ -8,7 +8,7 @@
 //! - v1: the kind of election, a top-level error (KIP-460). v2: flexible (KIP-482).
 
 use super::Call;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, shown};
 use crate::error::ErrorCode;
 use crate::storage::Status;
 use crate::wire::messages;
@@ -105,7 +105,7 @@ fn results(
 fn elect(catalog: &Catalog, name: &str, index: i32, kind: i8) -> Fault {
     let missing = |sentence| (ErrorCode::UnknownTopicOrPartition, sentence);
     let Some(topic) = catalog.by_name(name) else {
-        return missing(format!("No such topic as {name}"));
+        return missing(format!("No such topic as {}", shown(name)));
     };
     let Some(partition) = topic.partition(index) else {
         return missing(format!("No such partition as {name}-{index}"));

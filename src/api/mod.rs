@@ -65,6 +65,9 @@ const RESPONSE_BYTES_MAX: u64 = 4 + i32::MAX as u64;
 /// A fetch of hundreds of partitions keeps its share of a budget while it waits, and must not for days.
 const LARGE_WAIT_MS_MAX: i32 = 2_000;
 
+/// What Kafka answers in place of null where a message is not set and its table gives no default.
+const NOTHING_SAID: Option<String> = Some(String::new());
+
 /// An API that is served.
 pub struct Api {
     /// Its key.

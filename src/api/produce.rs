@@ -193,6 +193,18 @@ fn check(
     };
     let batch = check::check(&records, &rules, &call.broker.decoders)
         .inspect_err(|refused| report(call, partition, refused))?;
+    let bytes = batch.total_bytes();
+    if bytes > config.segment_bytes as usize {
+        return Err(Refusal {
+            code: ErrorCode::RecordListTooLarge,
+            message: format!(
+                "Message batch size is {bytes} bytes in append to partition {}-{}, which exceeds the maximum configured \
+                 segment size of {}.",
+                partition.topic, partition.index, config.segment_bytes
+            ),
+            record_errors: Vec::new(),
+        });
+    }
     // No transaction can have been begun here, so none can be under way.
     if batch.header.is_transactional() {
         return Err(refusal(ErrorCode::InvalidTxnState));

@@ -6,7 +6,7 @@
 use super::open::Left;
 use super::replay::for_each_record;
 use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
-use crate::control::{batch_of, partition_dir};
+use crate::control::{Wanted, batch_of, partition_dir};
 use crate::error::{Context, Error, Result};
 use crate::storage::{Log, Partition, Shared, Snapshot, Status, View};
 use crate::sync::Syncer;
@@ -30,7 +30,16 @@ impl Metadata {
         let config = config.topic_defaults();
         let log = match dir.exists() {
             true => left.recover(METADATA_TOPIC, 0, &dir, config)?.0,
-            false => rooms.make_one(&dir, METADATA_TOPIC, METADATA_TOPIC_ID, config)?,
+            false => {
+                let wanted = Wanted {
+                    topic: &METADATA_TOPIC.into(),
+                    id: METADATA_TOPIC_ID,
+                    index: 0,
+                    config,
+                };
+                let missing = || Err(Error::new("it was not made"));
+                rooms.make(&[wanted]).pop().unwrap_or_else(missing)?
+            }
         };
         let view = Arc::new(log.view());
         let state = replay(&view, &rooms.storage)?;

@@ -11,13 +11,14 @@ use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, State, Topic};
 use crate::compress::Decoders;
 use crate::config::TopicConfig;
 use crate::control::{
-    BrokerTime, Checkpoints, Reply, Rooms, log_settings, partition_dir, partition_record,
+    BrokerTime, Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir,
+    partition_record,
 };
 use crate::error::{Context, Error, Result};
 use crate::group::records::Record;
 use crate::group::{Env, Groups};
 use crate::storage::checkpoint::{self, MetaProperties};
-use crate::storage::{Log, Partition, Report, Snapshot, Start, Status, View};
+use crate::storage::{Log, Partition, Report, Snapshot, Start, Status};
 use crate::sys;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
@@ -190,6 +191,12 @@ fn identify(data: &Path, node_id: i32) -> Result<String> {
 }
 
 impl Left<'_> {
+    fn had_records(&self, room: &Room) -> bool {
+        let key = (room.topic.to_string(), room.index);
+        let point = self.checkpoints.recovery_points.get(&key);
+        point.is_some_and(|offset| *offset > 0)
+    }
+
     /// Opens one log by what was left.
     pub(super) fn recover(
         &self,
@@ -267,6 +274,17 @@ struct Room {
     opened: Option<Result<(Log, Report)>>,
 }
 
+impl Room {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            topic: &self.topic,
+            id: self.id,
+            index: self.index,
+            config: &self.config,
+        }
+    }
+}
+
 /// Opens the log of every partition that the catalog names, on `num.recovery.threads.per.data.dir` threads.
 fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec<Job>, bool)> {
     let rooms = left.rooms;
@@ -294,6 +312,7 @@ fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec
             });
         }
     }
+    make_missing(left, &mut list);
     let mut list = open_all(left, list);
     sum_up(&list);
     catch_up(rooms, metadata, &mut list);
@@ -335,7 +354,9 @@ fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
     };
     let work = || {
         while let Some(mut room) = take() {
-            room.opened = Some(open_one(left, &room));
+            if room.opened.is_none() {
+                room.opened = Some(open_one(left, &room));
+            }
             done.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(room);
@@ -356,21 +377,23 @@ fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
     done
 }
 
-fn open_one(left: &Left<'_>, room: &Room) -> Result<(Log, Report)> {
-    let key = (room.topic.to_string(), room.index);
-    let had_records = left
-        .checkpoints
-        .recovery_points
-        .get(&key)
-        .is_some_and(|offset| *offset > 0);
-    if !room.dir.exists() {
-        let (rooms, dir) = (left.rooms, &room.dir);
-        if !had_records {
-            let log = rooms.make_one(dir, &room.topic, room.id, &room.config)?;
-            return Ok((log, Report::default()));
+/// Makes those that are not there, as a crash leaves many of a large topic, and whose records are not missed.
+fn make_missing(left: &Left<'_>, list: &mut [Room]) {
+    let is_new = |room: &&mut Room| !left.had_records(room) && !room.dir.exists();
+    let mut missing: Vec<&mut Room> = list.iter_mut().filter(is_new).collect();
+    for some in missing.chunks_mut(MADE_TOGETHER) {
+        let wanted: Vec<Wanted<'_>> = some.iter().map(|room| room.wanted()).collect();
+        let logs = left.rooms.make(&wanted);
+        for (room, log) in some.iter_mut().zip(logs) {
+            room.opened = Some(log.map(|log| (log, Report::default())));
         }
-        log::error!("{} is gone, with all its records", dir.display());
-        rooms.make_directory(dir, room.id)?;
+    }
+}
+
+fn open_one(left: &Left<'_>, room: &Room) -> Result<(Log, Report)> {
+    if left.had_records(room) && !room.dir.exists() {
+        log::error!("{} is gone, with all its records", room.dir.display());
+        left.rooms.make_directory(&room.dir, room.id)?;
     }
     left.recover(&room.topic, room.index, &room.dir, &room.config)
 }
@@ -431,30 +454,14 @@ fn catch_up(rooms: &Rooms, metadata: &mut Metadata, list: &mut [Room]) {
     }
 }
 
-fn furnish(rooms: &Rooms, room: Room, jobs: &mut Vec<Job>) -> Arc<Partition> {
-    let Room {
-        topic,
-        id,
-        index,
-        config,
-        dir,
-        leader_epoch,
-        opened,
-    } = room;
+fn furnish(rooms: &Rooms, mut room: Room, jobs: &mut Vec<Job>) -> Arc<Partition> {
+    let opened = room.opened.take();
     let opened = opened.unwrap_or_else(|| Err(Error::new("its log was not opened")));
-    let (view, status, log) = match opened {
-        Ok((log, _)) => (log.view(), Status::Online, Some(log)),
-        Err(error) => {
-            log::error!("{topic}-{index} is offline: {error}");
-            (View::empty(), Status::Offline, None)
-        }
-    };
-    let snapshot = Snapshot {
-        view: Arc::new(view),
-        leader_epoch,
-        status,
-    };
-    let partition = Arc::new(Partition::new(topic, id, index, dir, snapshot));
-    jobs.extend(log.map(|log| rooms.adopt(partition.clone(), log, &config)));
+    let log = opened.map(|(log, _)| log);
+    let (partition, job) = rooms.furnish(&room.wanted(), room.leader_epoch, log);
+    match job {
+        Ok(job) => jobs.push(job),
+        Err(error) => log::error!("{}-{} is offline: {error}", room.topic, room.index),
+    }
     partition
 }

@@ -9,6 +9,7 @@
 //!
 //! May lose data: L6 (topic deletion).
 
+use super::making::{End, Making};
 use super::plan::{self, NewTopic, Plan, Planned};
 use super::quotas;
 use super::settings::{self, SettingsPlan};
@@ -19,7 +20,7 @@ use super::{
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
 use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, Topic};
-use crate::config::{Config, TopicConfig};
+use crate::config::Config;
 use crate::error::{ErrorCode, Result};
 use crate::quota::Quotas;
 use crate::storage::Partition;
@@ -35,13 +36,12 @@ const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
 
 /// A change whose records are being committed, or whose logs are being let go of.
 enum Change {
-    Create(Plan, Reply),
-    Grow(Plan, Reply),
+    Make(Plan, End),
+    Making(Making),
     Delete(Plan, Reply),
     Dropping(Plan, Vec<Arc<Partition>>, Reply),
     Quotas(Vec<MetadataRecord>, Reply),
     Configure(SettingsPlan, Reply),
-    OffsetsTopic(Plan, Option<Reply>),
     ProducerIds(MetadataRecord, Reply),
 }
 
@@ -139,7 +139,7 @@ impl Changes {
         };
         let plan = plan::create_topics(&self.state, config, vec![topic], new_id);
         self.commit(&plan.records);
-        self.busy = Some(Change::OffsetsTopic(plan, reply));
+        self.busy = Some(Change::Make(plan, End::OffsetsTopic(reply)));
     }
 
     /// Whether no change is in hand.
@@ -194,20 +194,21 @@ impl Changes {
 
     fn begin(&mut self, request: Request, reply: Reply) {
         let (state, config) = (&self.state, &self.config);
+        let make = |plan, reply| Change::Make(plan, End::Topics(reply));
         match request {
             Request::CreateTopics {
                 topics,
                 validate_only,
             } => {
                 let plan = plan::create_topics(state, config, topics, new_id);
-                self.commit_unless(validate_only, plan, reply, Change::Create);
+                self.commit_unless(validate_only, plan, reply, make);
             }
             Request::CreatePartitions {
                 topics,
                 validate_only,
             } => {
                 let plan = plan::create_partitions(state, config, topics);
-                self.commit_unless(validate_only, plan, reply, Change::Grow);
+                self.commit_unless(validate_only, plan, reply, make);
             }
             Request::DeleteTopics(topics) => {
                 let plan = plan::delete_topics(state, config, topics);
@@ -285,22 +286,10 @@ impl Changes {
             return self.go_on();
         }
         match change {
-            Change::Create(mut plan, reply) => {
-                self.create(&mut plan);
-                answer(reply, Answer::Topics(plan.topics));
+            Change::Make(plan, end) => {
+                let catalog = self.published.get();
+                self.make(Making::new(plan, end, &self.config, &catalog));
             }
-            Change::OffsetsTopic(mut plan, reply) => {
-                self.create(&mut plan);
-                let fault = plan
-                    .topics
-                    .iter()
-                    .find_map(|planned| planned.fault.as_ref());
-                let code = fault.map_or(ErrorCode::None, |_| ErrorCode::CoordinatorNotAvailable);
-                reply
-                    .into_iter()
-                    .for_each(|reply| answer(reply, Answer::OffsetsTopic(code)));
-            }
-            Change::Grow(plan, reply) => self.grow(plan, reply),
             Change::Delete(plan, reply) => self.delete(plan, reply),
             Change::Quotas(records, reply) => {
                 records.iter().for_each(|record| self.state.apply(record));
@@ -314,97 +303,33 @@ impl Changes {
                 self.producer_ids = first..self.state.next_producer_id;
                 self.begin(Request::NewProducerId, reply);
             }
-            Change::Dropping(..) => self.busy = Some(change),
+            Change::Making(_) | Change::Dropping(..) => self.busy = Some(change),
         }
         self.go_on();
     }
 
-    fn create(&mut self, plan: &mut Plan) {
-        settings::tell_what_has_no_effect(&plan.records);
-        plan.records
-            .iter()
-            .for_each(|record| self.state.apply(record));
-        let mut made = Vec::new();
-        for planned in plan
-            .topics
-            .iter_mut()
-            .filter(|planned| planned.fault.is_none())
-        {
-            let name: Arc<str> = planned.name.as_deref().unwrap_or_default().into();
-            // The plan checked the settings on this very state.
-            let Ok(config) = TopicConfig::new(&self.config, &planned.overrides) else {
-                continue;
-            };
-            let partitions = self.make_partitions(planned, &name, &config, 0..planned.partitions);
-            let (id, overrides) = (planned.id, planned.overrides.clone());
-            made.push(Arc::new(Topic {
-                name,
-                id,
-                partitions,
-                overrides,
-                config,
-            }));
+    /// Makes some partitions, and lets others go before the next step.
+    fn make(&mut self, mut making: Making) {
+        if making.step(&self.rooms) {
+            self.mailbox.go_on();
+            self.busy = Some(Change::Making(making));
+            return;
         }
-        self.published
-            .change(|catalog| made.into_iter().for_each(|topic| catalog.insert(topic)));
-    }
-
-    fn grow(&mut self, mut plan: Plan, reply: Reply) {
-        plan.records
-            .iter()
-            .for_each(|record| self.state.apply(record));
-        let catalog = self.published.get();
-        let mut grown = Vec::new();
-        for planned in plan
-            .topics
-            .iter_mut()
-            .filter(|planned| planned.fault.is_none())
-        {
-            let Some(topic) = catalog.by_id(planned.id) else {
-                continue;
-            };
-            let first = topic.partitions.len() as i32;
-            let more = self.make_partitions(
-                planned,
-                &topic.name,
-                &topic.config,
-                first..planned.partitions,
-            );
-            grown.push(Arc::new(Topic {
-                name: topic.name.clone(),
-                id: topic.id,
-                partitions: topic.partitions.iter().cloned().chain(more).collect(),
-                overrides: topic.overrides.clone(),
-                config: topic.config.clone(),
-            }));
-        }
-        self.published
-            .change(|catalog| grown.into_iter().for_each(|topic| catalog.insert(topic)));
-        answer(reply, Answer::Topics(plan.topics));
-    }
-
-    /// Makes and hands over partitions; one whose directory cannot be made is offline until the next start, when
-    /// it is made again, and the topic's answer says so.
-    fn make_partitions(
-        &mut self,
-        planned: &mut Planned,
-        name: &Arc<str>,
-        config: &TopicConfig,
-        indexes: Range<i32>,
-    ) -> Vec<Arc<Partition>> {
-        let is_new = |topic: &str, index: i32| *topic == **name && indexes.contains(&index);
+        let first_new = making.first_new();
+        let is_old = |topic: &str, index| first_new.get(topic).is_none_or(|&first| index < first);
         // A deletion that could not save its checkpoints, on a full disk, left that to this.
-        let forgotten = self.checkpoints.keep(|topic, index| !is_new(topic, index));
-        let mut made = self.rooms.make_all(name, planned.id, indexes, config);
-        if let Err(error) = forgotten {
-            made.give_up(error);
+        let durable = self.checkpoints.keep(is_old);
+        let durable = durable.and_then(|()| self.rooms.sync());
+        making.finish(durable, &mut self.state, &self.published, &self.writer);
+    }
+
+    /// The next step of the change in hand.
+    pub fn take_step(&mut self) {
+        match self.busy.take() {
+            Some(Change::Making(making)) => self.make(making),
+            other => self.busy = other,
         }
-        if let Some(error) = &made.fault {
-            log::error!("{name}: {error}");
-            planned.fault = Some((ErrorCode::KafkaStorageError, error.to_string()));
-        }
-        self.writer.submit(made.jobs);
-        made.partitions
+        self.go_on();
     }
 
     fn delete(&mut self, plan: Plan, reply: Reply) {
@@ -464,18 +389,8 @@ impl Changes {
 /// The records were not committed, so nothing has changed.
 fn fail(change: Change, code: ErrorCode) {
     match change {
-        Change::Create(mut plan, reply)
-        | Change::Grow(mut plan, reply)
-        | Change::Delete(mut plan, reply) => {
-            for planned in plan
-                .topics
-                .iter_mut()
-                .filter(|planned| planned.fault.is_none())
-            {
-                planned.fault = Some((code, "The change could not be recorded.".into()));
-            }
-            answer(reply, Answer::Topics(plan.topics));
-        }
+        Change::Make(plan, end) => end.answer(refused(plan, code)),
+        Change::Delete(plan, reply) => answer(reply, Answer::Topics(refused(plan, code))),
         Change::Quotas(_, reply) => answer(reply, Answer::Quotas(Err(code))),
         Change::Configure(mut plan, reply) => {
             for fault in plan.faults.iter_mut().filter(|fault| fault.is_none()) {
@@ -484,14 +399,16 @@ fn fail(change: Change, code: ErrorCode) {
             answer(reply, Answer::Configs(plan.faults));
         }
         Change::ProducerIds(_, reply) => answer(reply, Answer::ProducerId(Err(code))),
-        Change::OffsetsTopic(_, reply) => reply.into_iter().for_each(|reply| {
-            answer(
-                reply,
-                Answer::OffsetsTopic(ErrorCode::CoordinatorNotAvailable),
-            );
-        }),
-        Change::Dropping(..) => {}
+        Change::Making(_) | Change::Dropping(..) => {}
     }
+}
+
+fn refused(mut plan: Plan, code: ErrorCode) -> Vec<Planned> {
+    let made = plan.topics.iter_mut();
+    for planned in made.filter(|planned| planned.fault.is_none()) {
+        planned.fault = Some((code, "The change could not be recorded.".into()));
+    }
+    plan.topics
 }
 
 /// Without randomness two topics would have one id, so there is no going on.

@@ -141,6 +141,21 @@ fn partitions_are_added_and_never_taken_away() {
     assert_eq!(grown.topics["t"].leader_epochs, [0; 4]);
 }
 
+/// A group's records would lie in two partitions, and nothing says which is the later.
+#[test]
+fn the_topic_of_offsets_does_not_grow() {
+    let name = crate::catalog::OFFSETS_TOPIC;
+    let made = create(&State::default(), vec![new_topic(name)]);
+    let state = after(State::default(), &made);
+    let more = MorePartitions {
+        name: name.into(),
+        count: 4,
+        assignments: None,
+    };
+    let plan = create_partitions(&state, &Config::default(), vec![more]);
+    assert_eq!(faults(&plan), [Some(ErrorCode::InvalidTopicException)]);
+}
+
 #[test]
 fn a_deleted_topics_id_is_remembered_and_its_name_is_free() {
     let state = after(

@@ -23,14 +23,13 @@ use crate::wire::Uuid;
 use crate::writer::{FlushPolicy, Job};
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// So many partitions' files are synced together: each holds a few descriptors until then.
-const MADE_TOGETHER: usize = 32;
+/// So many partitions are made together: their files are synced at once, and each holds a few descriptors until then.
+pub const MADE_TOGETHER: usize = 32;
 
 /// What it takes to make and remove partitions.
 #[derive(Clone)]
@@ -45,25 +44,16 @@ pub struct Rooms {
     pub syncer: Arc<Syncer>,
 }
 
-/// Partitions that were made. One whose log could not be made or synced is offline, until the next start makes it.
-#[derive(Default)]
-pub struct Made {
-    /// In the order of their numbers.
-    pub partitions: Vec<Arc<Partition>>,
-    /// The logs, on their way to the writer.
-    pub jobs: Vec<Job>,
-    /// Why one is offline, if any is.
-    pub fault: Option<Error>,
-}
-
-impl Made {
-    /// None of them can be used.
-    pub fn give_up(&mut self, error: Error) {
-        self.jobs.clear();
-        self.fault = Some(error);
-        let offline = |partition: &Arc<Partition>| partition.set_status(Status::Offline);
-        self.partitions.iter().for_each(offline);
-    }
+/// A partition as its files need to know it.
+pub struct Wanted<'a> {
+    /// Its topic.
+    pub topic: &'a Arc<str>,
+    /// The topic's id.
+    pub id: Uuid,
+    /// Its number.
+    pub index: i32,
+    /// The topic's settings.
+    pub config: &'a TopicConfig,
 }
 
 /// The directory of a partition; the topic's name was checked.
@@ -109,93 +99,56 @@ fn jitter_ms(config: &TopicConfig) -> i64 {
 }
 
 impl Rooms {
-    /// Makes partitions, each with its directory and an empty log; all of it is durable on return.
-    pub fn make_all(
-        &self,
-        topic: &Arc<str>,
-        id: Uuid,
-        indexes: Range<i32>,
-        config: &TopicConfig,
-    ) -> Made {
-        let mut made = Made::default();
-        for first in indexes.clone().step_by(MADE_TOGETHER) {
-            let last = indexes.end.min(first + MADE_TOGETHER as i32);
-            self.make_some(topic, id, first..last, config, &mut made);
-        }
-        if let Err(error) = self.sync() {
-            // P1: without the directory's entry nothing in it can be acknowledged.
-            made.give_up(error);
-        }
-        made
-    }
-
-    fn make_some(
-        &self,
-        topic: &Arc<str>,
-        id: Uuid,
-        indexes: Range<i32>,
-        config: &TopicConfig,
-        made: &mut Made,
-    ) {
-        let (mut logs, mut unsynced) = (Vec::new(), Vec::new());
-        for index in indexes {
-            let dir = partition_dir(&self.data, topic, index);
-            let log = self.make_log(&dir, topic, id, config, &mut unsynced);
-            logs.push((index, dir, log));
-        }
-        let syncing = || format!("syncing partitions of {topic}");
-        let synced = self.syncer.sync_all(unsynced).context(syncing);
-        for (index, dir, log) in logs {
-            let log = log.and_then(|mut log| {
-                synced
-                    .as_ref()
-                    .map_err(|error| Error::new(error.to_string()))?;
-                log.mark_synced();
-                Ok(log)
-            });
-            let (view, status) = match &log {
-                Ok(log) => (log.view(), Status::Online),
-                Err(_) => (View::empty(), Status::Offline),
-            };
-            let snapshot = Snapshot {
-                view: Arc::new(view),
-                leader_epoch: 0,
-                status,
-            };
-            let partition = Partition::new(topic.clone(), id, index, dir, snapshot);
-            let partition = Arc::new(partition);
-            match log {
-                Ok(log) => made.jobs.push(self.adopt(partition.clone(), log, config)),
-                Err(error) => made.fault = Some(error),
-            }
-            made.partitions.push(partition);
-        }
-    }
-
-    /// Makes one partition's directory and log, durable but for the directory's own entry: [`Rooms::sync`] must follow.
-    pub fn make_one(&self, dir: &Path, topic: &str, id: Uuid, config: &TopicConfig) -> Result<Log> {
+    /// Makes partitions' directories and empty logs, durable but for the directories' own entries: [`Rooms::sync`] must
+    /// follow before anything in them is acknowledged. At most [`MADE_TOGETHER`].
+    pub fn make(&self, wanted: &[Wanted<'_>]) -> Vec<Result<Log>> {
         let mut unsynced = Vec::new();
-        let mut log = self.make_log(dir, topic, id, config, &mut unsynced)?;
-        sync_one_by_one(dir, &unsynced)?;
-        log.mark_synced();
-        Ok(log)
+        let make = |one: &Wanted<'_>| self.make_log(one, &mut unsynced);
+        let logs: Vec<Result<Log>> = wanted.iter().map(make).collect();
+        let synced = self.syncer.sync_all(unsynced);
+        let synced = synced.context(|| "syncing new partitions".into());
+        let settle = |log: Result<Log>| {
+            let (mut log, synced) = (log?, synced.as_ref());
+            synced.map_err(|error| Error::new(error.to_string()))?;
+            log.mark_synced();
+            Ok(log)
+        };
+        logs.into_iter().map(settle).collect()
     }
 
-    fn make_log(
+    /// The partition of a log, and the log on its way to the writer; one without a log is offline.
+    pub fn furnish(
         &self,
-        dir: &Path,
-        topic: &str,
-        id: Uuid,
-        config: &TopicConfig,
-        unsynced: &mut Vec<SyncItem>,
-    ) -> Result<Log> {
-        unsynced.push(self.begin_directory(dir, id)?);
-        let log = Log::create(dir, &self.storage, log_settings(topic, config))?;
+        one: &Wanted<'_>,
+        leader_epoch: i32,
+        log: Result<Log>,
+    ) -> (Arc<Partition>, Result<Job>) {
+        let (view, status) = match &log {
+            Ok(log) => (log.view(), Status::Online),
+            Err(_) => (View::empty(), Status::Offline),
+        };
+        let snapshot = Snapshot {
+            view: Arc::new(view),
+            leader_epoch,
+            status,
+        };
+        let dir = partition_dir(&self.data, one.topic, one.index);
+        let partition = Partition::new(one.topic.clone(), one.id, one.index, dir, snapshot);
+        let partition = Arc::new(partition);
+        let job = log.map(|log| self.adopt(partition.clone(), log, one.config));
+        (partition, job)
+    }
+
+    fn make_log(&self, one: &Wanted<'_>, unsynced: &mut Vec<SyncItem>) -> Result<Log> {
+        let dir = partition_dir(&self.data, one.topic, one.index);
+        unsynced.push(self.begin_directory(&dir, one.id)?);
+        let settings = log_settings(one.topic, one.config);
+        let log = Log::create(&dir, &self.storage, settings)?;
         unsynced.extend(log.unsynced());
         Ok(log)
     }
 
-    /// Makes a partition's directory, with the topic's id in it, as durable as [`Rooms::make_one`] does.
+    /// Makes a partition's directory, with the topic's id in it, as durable as [`Rooms::make`] does.
     pub fn make_directory(&self, dir: &Path, id: Uuid) -> Result<()> {
         let items = [
             self.begin_directory(dir, id)?,

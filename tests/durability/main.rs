@@ -18,4 +18,5 @@ mod scene;
 #[allow(dead_code)] // the benches use the rest of it
 #[path = "../support/shim.rs"]
 mod shim;
+mod stalled_disk;
 mod topics;

@@ -5,12 +5,15 @@ use crate::common::producer::{Client, batch};
 use crate::common::{self, Broker};
 use crate::power::{cut_at, every_cut};
 use crate::scene::{Scene, copy_dir, heard, names, wait_until};
+use ottla::api::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
+use ottla::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use ottla::wire::Uuid;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// One thing that was answered.
 #[derive(Clone)]
@@ -289,4 +292,42 @@ fn a_new_topic_does_not_inherit_the_checkpoints_of_an_old_one() {
     let mut client = Client::connect(&broker.address).unwrap();
     assert_eq!(client.list_offset("t", 0, -2).unwrap(), Ok(0));
     assert_eq!(heard(&mut client, "t", 0), ["new"]);
+}
+
+/// A member whose heartbeat waits for thousands of partitions would lose its place.
+#[test]
+fn groups_are_served_while_partitions_are_made() {
+    let mut scene = Scene::new();
+    let broker = scene.start(&[]);
+    let [mut maker, mut member] = [(); 2].map(|()| Client::connect(&broker.address).unwrap());
+    scene
+        .shim
+        .set_sync_delay(Duration::from_millis(20))
+        .unwrap();
+    let topic = |i| CreatableTopic {
+        name: format!("t{i}"),
+        num_partitions: 100,
+        replication_factor: 1,
+        ..CreatableTopic::default()
+    };
+    let request = CreateTopicsRequest {
+        topics: (0..10).map(topic).collect(),
+        timeout_ms: 30_000,
+        ..CreateTopicsRequest::default()
+    };
+    maker.send(7, &request).unwrap();
+    let made = |name: &str| scene.data().join(name).exists();
+    wait_until(|| made("t0-0"));
+    let heartbeat = HeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        ..HeartbeatRequest::default()
+    };
+    let heard: HeartbeatResponse = member.call(4, &heartbeat).unwrap();
+    assert_eq!(heard.error_code, 25);
+    assert!(!made("t9-99"), "all were made before the group was heard");
+    let answer: CreateTopicsResponse = maker.receive(7).unwrap();
+    assert!(answer.topics.iter().all(|topic| topic.error_code == 0));
+    let said = member.produce("t9", 99, &batch(None, &[b"x"]));
+    assert_eq!(said.unwrap(), Ok(0));
 }

@@ -295,6 +295,7 @@ fn a_topics_settings_are_described_with_their_sources() {
     client.create("t", &[("retention.ms", "60000")]);
     let described = describe(&mut client, TOPIC, "t");
     assert_eq!(described.error_code, 0);
+    assert_eq!(described.error_message.as_deref(), Some(""));
     assert_eq!(setting(&described, "retention.ms"), (Some("60000"), 1));
     assert_eq!(setting(&described, "segment.bytes"), (Some("2000000"), 4));
     assert_eq!(setting(&described, "cleanup.policy"), (Some("delete"), 5));

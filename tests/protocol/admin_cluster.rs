@@ -277,7 +277,8 @@ fn no_user_has_credentials() {
             users: names.map(|names| names.iter().map(user).collect()),
         };
         let answer: scram::DescribeUserScramCredentialsResponse = client.call(0, &request);
-        assert_eq!(answer.error_code, 0);
+        let said = answer.error_message.as_deref();
+        assert_eq!((answer.error_code, said), (0, Some("")));
         let results = answer.results.into_iter();
         results.map(|r| (r.user, r.error_code)).collect::<Vec<_>>()
     };
@@ -303,6 +304,8 @@ fn the_quorum_is_this_node() {
         let request = quorum::DescribeQuorumRequest { topics };
         let answer: quorum::DescribeQuorumResponse = client.call(version, &request);
         assert_eq!(answer.error_code, 0);
+        let said = answer.error_message.as_deref();
+        assert_eq!(said, (version == 2).then_some(""));
         answer
     };
     let mut ends = Vec::new();
@@ -387,4 +390,51 @@ fn each_feature_has_one_level() {
     let none = features::UpdateFeaturesRequest::default();
     let answer: features::UpdateFeaturesResponse = client.call(2, &none);
     assert_eq!(answer.error_code, 0);
+}
+
+/// P7: a long name that is no topic's must not come back once a partition.
+#[test]
+fn a_name_in_an_answers_sentences_is_shown_in_part() {
+    let (_data, _broker, mut client) = start(&[]);
+    let name = "x".repeat(32_767);
+    let numbers: Vec<i32> = (0..1000).collect();
+    let request = elect::ElectLeadersRequest {
+        topic_partitions: Some(vec![elect::TopicPartitions {
+            topic: name.clone(),
+            partitions: numbers.clone(),
+        }]),
+        ..elect::ElectLeadersRequest::default()
+    };
+    let frames = [
+        client.frame(2, &request),
+        client.frame(
+            0,
+            &producers::DescribeProducersRequest {
+                topics: vec![producers::TopicRequest {
+                    name: name.clone(),
+                    partition_indexes: numbers.clone(),
+                }],
+            },
+        ),
+        client.frame(
+            0,
+            &alter::AlterPartitionReassignmentsRequest {
+                topics: vec![alter::ReassignableTopic {
+                    name,
+                    partitions: (numbers.iter())
+                        .map(|&partition_index| alter::ReassignablePartition {
+                            partition_index,
+                            replicas: Some(vec![1]),
+                        })
+                        .collect(),
+                }],
+                ..alter::AlterPartitionReassignmentsRequest::default()
+            },
+        ),
+    ];
+    for frame in frames {
+        client.send_bytes(&frame);
+        let len = client.receive_frame().len();
+        assert!((1000 * 50..1_000_000).contains(&len), "{len} bytes");
+    }
 }

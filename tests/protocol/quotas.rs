@@ -72,6 +72,7 @@ fn ask(
 fn told(client: &mut Client, components: Vec<ComponentData>, strict: bool) -> Vec<String> {
     let answer = ask(client, components, strict);
     assert_eq!(answer.error_code, 0, "{answer:?}");
+    assert_eq!(answer.error_message.as_deref(), Some(""));
     let part = |part: &describe::EntityData| {
         let name = part.entity_name.as_deref().unwrap_or("*");
         format!("{}={name}", part.entity_type)

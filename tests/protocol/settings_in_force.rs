@@ -241,6 +241,15 @@ fn a_compacted_topic_takes_no_record_without_a_key() {
     seen(&[append("cleanup.policy", "compact")], look, 0, 87);
 }
 
+#[test]
+fn a_batch_larger_than_a_segment_is_refused() {
+    let large = batch(&["x"]);
+    let (less, same) = ((large.len() - 1).to_string(), large.len().to_string());
+    let look = move |c: &mut Client, _: &Path| code(c, &large);
+    seen(&[set("segment.bytes", &less)], look.clone(), 0, 18);
+    seen(&[set("segment.bytes", &same)], look, 0, 0);
+}
+
 /// A consumer that waits is served through a change, and what is queued then is neither lost nor repeated.
 #[test]
 fn changes_amid_produces_lose_nothing() {
