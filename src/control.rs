@@ -276,9 +276,9 @@ impl Control {
                 self.take(event);
                 taken += 1;
             }
-            let deleted = self.changes.take_deleted();
-            if !deleted.is_empty() {
-                self.coordinator.forget(deleted, &self.changes);
+            let renewed = self.changes.take_renewed();
+            if !renewed.is_empty() {
+                self.coordinator.forget(renewed, &self.changes);
             }
             self.coordinator.send_unsent(&mut self.changes);
             // A heartbeat that came in time is heard in time, however long the disk held this thread up.

@@ -50,7 +50,7 @@ impl Call<'_> {
         let asked = Request::Group {
             request: Box::new(request),
             version,
-            client_id: std::mem::take(&mut self.client_id),
+            client_id: self.client_id.clone(),
             client_host: format!("/{}", peer.ip().to_canonical()),
         };
         match self.ask_watching(asked, watch)? {

@@ -5,6 +5,7 @@
 
 use super::{Call, Ended};
 use crate::error::ErrorCode;
+use crate::group::consumer::Found;
 use crate::group::{Ask, Request, Response, Told};
 use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
@@ -41,11 +42,11 @@ messages! {
     }
 }
 
-/// Asks the group and waits for its answer. A broker that is told not to serve this protocol says UNSUPPORTED_VERSION.
+/// Asks the group and waits for its answer; looks up what a pattern stands for, if the group wants to know. A broker that is told not to serve this protocol says UNSUPPORTED_VERSION.
 pub fn handle(
     call: &mut Call<'_>,
     version: i16,
-    request: ConsumerGroupHeartbeatRequest,
+    mut request: ConsumerGroupHeartbeatRequest,
 ) -> Result<ConsumerGroupHeartbeatResponse, Ended> {
     let config = call.broker.config();
     if !config
@@ -58,12 +59,13 @@ pub fn handle(
             ..ConsumerGroupHeartbeatResponse::default()
         });
     }
-    match call.ask_group(
-        version,
-        Request::Member(Box::new(Ask::ConsumerHeartbeat(request))),
-        Watch::Failure,
-    )? {
-        Response::Member(Told::ConsumerHeartbeat(response)) => Ok(response),
-        _ => Err(Ended),
+    let mut found = Found::default();
+    loop {
+        let ask = Ask::ConsumerHeartbeat(request, found);
+        match call.ask_group(version, Request::Member(Box::new(ask)), Watch::Failure)? {
+            Response::Member(Told::ConsumerHeartbeat(response)) => return Ok(response),
+            Response::Member(Told::LookUp(look_up)) => (request, found) = look_up.run(),
+            _ => return Err(Ended),
+        }
     }
 }

@@ -74,7 +74,8 @@ pub fn handle(
             host: host.clone(),
             port,
             error_code: found.code(),
-            error_message: Some(found.name().into()),
+            // Kafka gives none here, and says so by an empty one.
+            error_message: Some(String::new()),
         };
         let keys = request.coordinator_keys.into_iter();
         response.coordinators = keys.map(coordinator).collect();

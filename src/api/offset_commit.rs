@@ -15,6 +15,7 @@ use crate::error::ErrorCode;
 use crate::group::{Request, Response};
 use crate::server::waiting::Watch;
 use crate::wire::{Uuid, messages};
+use std::collections::HashMap;
 
 messages! {
     OffsetCommitRequest(8) [2-10, flexible 8+] {
@@ -78,16 +79,28 @@ pub fn handle(
             _ => return Err(Ended),
         };
     }
-    for topic in unknown {
-        let same = |told: &&mut OffsetCommitResponseTopic| {
-            told.name == topic.name && told.topic_id == topic.topic_id
-        };
-        match response.topics.iter_mut().find(same) {
-            Some(told) => told.partitions.extend(topic.partitions),
-            None => response.topics.push(topic),
-        }
+    if !unknown.is_empty() {
+        response.topics = merged(unknown.into_iter().chain(response.topics));
     }
     Ok(response)
+}
+
+/// In Kafka's order: what is unknown comes first, and each topic once.
+fn merged(
+    topics: impl Iterator<Item = OffsetCommitResponseTopic>,
+) -> Vec<OffsetCommitResponseTopic> {
+    let mut merged: Vec<OffsetCommitResponseTopic> = Vec::new();
+    let mut places = HashMap::new();
+    for topic in topics {
+        let place = *places
+            .entry((topic.name.clone(), topic.topic_id))
+            .or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some(first) => first.partitions.extend(topic.partitions),
+            None => merged.push(topic),
+        }
+    }
+    merged
 }
 
 /// Takes the partitions that do not exist out of the request, and gives a topic that came by id its name.

@@ -5,6 +5,7 @@ use crate::error::ErrorCode;
 use crate::group::{Request, Response};
 use crate::server::waiting::Watch;
 use crate::wire::messages;
+use std::collections::HashMap;
 
 messages! {
     OffsetDeleteRequest(47) [0-0, flexible 1+] {
@@ -70,28 +71,29 @@ pub fn handle(
         }
     }
     request.topics.retain(|topic| !topic.partitions.is_empty());
-    if request.topics.is_empty() && !unknown.is_empty() {
-        return Ok(OffsetDeleteResponse {
-            topics: unknown,
-            ..OffsetDeleteResponse::default()
-        });
-    }
     match call.ask_group(version, Request::DeleteOffsets(request), Watch::Failure)? {
         Response::DeleteOffsets(mut response) => {
-            if response.error_code == 0 {
-                for topic in unknown {
-                    match response
-                        .topics
-                        .iter_mut()
-                        .find(|told| told.name == topic.name)
-                    {
-                        Some(told) => told.partitions.extend(topic.partitions),
-                        None => response.topics.push(topic),
-                    }
-                }
+            if response.error_code == 0 && !unknown.is_empty() {
+                response.topics = merged(unknown.into_iter().chain(response.topics));
             }
             Ok(response)
         }
         _ => Err(Ended),
     }
+}
+
+/// In Kafka's order: what is unknown comes first, and each topic once.
+fn merged(
+    topics: impl Iterator<Item = OffsetDeleteResponseTopic>,
+) -> Vec<OffsetDeleteResponseTopic> {
+    let mut merged: Vec<OffsetDeleteResponseTopic> = Vec::new();
+    let mut places = HashMap::new();
+    for topic in topics {
+        let place = *places.entry(topic.name.clone()).or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some(first) => first.partitions.extend(topic.partitions),
+            None => merged.push(topic),
+        }
+    }
+    merged
 }

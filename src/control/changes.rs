@@ -59,7 +59,7 @@ pub struct Changes {
     producer_ids: Range<i64>,
     busy: Option<Change>,
     waiting: VecDeque<(Request, Reply)>,
-    deleted: BTreeSet<String>,
+    renewed: BTreeSet<String>,
 }
 
 impl Changes {
@@ -83,7 +83,7 @@ impl Changes {
             producer_ids: 0..0,
             busy: None,
             waiting: VecDeque::new(),
-            deleted: BTreeSet::new(),
+            renewed: BTreeSet::new(),
         }
     }
 
@@ -103,9 +103,10 @@ impl Changes {
         &self.state
     }
 
-    /// The topics that were deleted since this was last asked.
-    pub fn take_deleted(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.deleted)
+    /// The topics that were deleted since this was last asked, or made: what is committed under the name of a new one
+    /// is of an earlier one, whose end came between that and a power cut, or on a full disk.
+    pub fn take_renewed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.renewed)
     }
 
     /// Saves broker time, as the checkpoints are.
@@ -316,6 +317,9 @@ impl Changes {
             return;
         }
         let first_new = making.first_new();
+        let new_topics = first_new.iter().filter(|(_, first)| **first == 0);
+        self.renewed
+            .extend(new_topics.map(|(name, _)| name.to_string()));
         let is_old = |topic: &str, index| first_new.get(topic).is_none_or(|&first| index < first);
         // A deletion that could not save its checkpoints, on a full disk, left that to this.
         let durable = self.checkpoints.keep(is_old);
@@ -343,7 +347,7 @@ impl Changes {
             .collect();
         self.published
             .change(|catalog| topics.iter().for_each(|topic| catalog.remove(&topic.name)));
-        self.deleted
+        self.renewed
             .extend(topics.iter().map(|topic| topic.name.to_string()));
         let partitions: Vec<Arc<Partition>> = topics
             .iter()

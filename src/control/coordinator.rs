@@ -84,11 +84,16 @@ impl Coordinator {
         self.perform();
     }
 
-    /// Topics were deleted, and what is committed for them goes too.
+    /// Topics were deleted, or made anew, and what is committed for them goes too.
     pub fn forget(&mut self, topics: BTreeSet<String>, changes: &Changes) {
         let env = env(&mut self.time, changes.config(), changes.state());
-        match topics.contains(OFFSETS_TOPIC) {
-            true => self.groups.forget_all(&env),
+        let log_is_gone = !env.catalog.topics.contains_key(OFFSETS_TOPIC);
+        match log_is_gone && topics.contains(OFFSETS_TOPIC) {
+            true => {
+                // What was to be written is of groups that are gone.
+                self.unsent.clear();
+                self.groups.forget_all();
+            }
             false => self.groups.forget_topics(topics, &env),
         }
         self.perform();

@@ -163,7 +163,7 @@ impl<W: Clone> ClassicGroup<W> {
                 error_code: self.heartbeat(&request, env).code(),
                 ..HeartbeatResponse::default()
             }),
-            Ask::ConsumerHeartbeat(_) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
+            Ask::ConsumerHeartbeat(..) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
                 error_code: ErrorCode::GroupIdNotFound.code(),
                 ..ConsumerGroupHeartbeatResponse::default()
             }),
@@ -269,10 +269,16 @@ impl<W: Clone> ClassicGroup<W> {
         Record::Group(self.id.clone(), Some(value))
     }
 
-    /// About how much memory its members take, ids that were given out included.
+    /// About how much memory it takes, ids that were given out included. Clients choose how long each name is.
     pub fn bytes(&self) -> usize {
-        let members = self.members.values().map(|member| member.bytes());
-        members.sum::<usize>() + self.pending.len() * 256
+        let members = self
+            .members
+            .iter()
+            .map(|(id, member)| id.len() + member.bytes());
+        let pending = self.pending.keys().map(|id| 256 + id.len());
+        let names = [&self.protocol_type, &self.protocol];
+        let names = names.into_iter().flatten().map(String::len);
+        members.chain(pending).chain(names).sum()
     }
 
     /// The record that takes the group back.
@@ -338,7 +344,7 @@ impl<W: Clone> ClassicGroup<W> {
         self.since_ms
     }
 
-    /// Answers all who wait with an error: the group goes over to the new protocol.
+    /// Answers all who wait with an error.
     pub fn dismiss(&mut self, code: ErrorCode, effects: &mut Effects<W>) {
         for (id, member) in &mut self.members {
             Arc::make_mut(member).refuse(id, code, effects);

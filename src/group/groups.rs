@@ -7,9 +7,9 @@
 //!    left.
 //! 3. Who asked is answered exactly once: by the step, when its records are synced, or with a refusal.
 
-use super::offsets::{self, Offsets};
+use super::offsets::Offsets;
 use super::records::Record;
-use super::refusals::refused_commit;
+use super::refusals::{refused_commit, refused_delete};
 use super::{Ask, Asker, Effects, Env, Event, Group, Request, Response};
 use crate::api::offset_commit::OffsetCommitRequest;
 use crate::api::offset_delete::OffsetDeleteRequest;
@@ -55,6 +55,24 @@ impl<W> Job<W> {
     fn takes_away(&self) -> bool {
         !matches!(self, Job::Step(_) | Job::Commit(..))
     }
+
+    /// Who waits for it, and the answer if it cannot be taken up.
+    fn refusal(self, code: ErrorCode) -> Option<(W, Response)> {
+        match self {
+            Job::Step(Event::Asked(ask, asker)) => {
+                Some((asker.waiter, Response::Member(ask.refusal(code))))
+            }
+            Job::Commit(request, asker) => {
+                let refused = refused_commit(&request, code);
+                Some((asker.waiter, Response::Commit(refused)))
+            }
+            Job::DeleteOffsets(_, waiter) => {
+                Some((waiter, Response::DeleteOffsets(refused_delete(code))))
+            }
+            Job::Delete(waiter) => Some((waiter, Response::Deleted(code))),
+            Job::Step(Event::Due) | Job::Expire | Job::ForgetTopics(_) => None,
+        }
+    }
 }
 
 /// Records on their way to the log, and what follows when they are there.
@@ -85,7 +103,8 @@ pub(super) struct Slot<W> {
     waiting: VecDeque<Job<W>>,
     /// Whether a step or a purge is on its way.
     pub is_held: bool,
-    commits: usize,
+    /// How many commits are on their way.
+    pub commits: usize,
     /// Its place among the timers.
     due_ms: Option<i64>,
     not_before_ms: i64,
@@ -132,7 +151,7 @@ pub struct Groups<W> {
     last_token: u64,
     next_expiry_ms: i64,
     /// What all groups count for in memory (P7), and whether growth is refused at present.
-    bytes: usize,
+    pub(super) bytes: usize,
     is_full: bool,
     is_closed: bool,
     pub(super) effects: Vec<Effect<W>>,
@@ -216,7 +235,7 @@ impl<W: Clone> Groups<W> {
         self.push(id.into(), job, env);
     }
 
-    /// Offsets of topics that were deleted are forgotten: a topic of the same name begins anew.
+    /// Offsets of topics that were deleted, or made anew, are forgotten: a topic of the same name begins anew.
     pub fn forget_topics(&mut self, topics: BTreeSet<String>, env: &Env<'_>) {
         let topics = Arc::new(topics);
         let concerned = |slot: &Slot<W>| topics.iter().any(|topic| slot.offsets.has_topic(topic));
@@ -231,13 +250,24 @@ impl<W: Clone> Groups<W> {
         }
     }
 
-    /// The log of groups was deleted, and all groups with it.
-    pub fn forget_all(&mut self, env: &Env<'_>) {
-        let writing: Vec<u64> = self.writing.keys().copied().collect();
-        for token in writing {
-            self.committed(token, Err(ErrorCode::CoordinatorNotAvailable), env);
+    /// The log of groups was deleted, and all groups with it; whoever waits for one of them is told to look for its
+    /// coordinator again.
+    pub fn forget_all(&mut self) {
+        let code = ErrorCode::NotCoordinator;
+        let mut refused: Vec<(W, Response)> = Vec::new();
+        for (_, writing) in self.writing.drain() {
+            refused.extend(writing.refusal);
         }
-        self.slots.clear();
+        for (_, mut slot) in std::mem::take(&mut self.slots) {
+            refused.extend(slot.waiting.drain(..).filter_map(|job| job.refusal(code)));
+            let mut effects = Effects::default();
+            slot.group.dismiss(code, &mut effects);
+            let told = effects.told.into_iter();
+            refused.extend(told.map(|(waiter, told)| (waiter, Response::Member(told))));
+        }
+        let refused = refused.into_iter();
+        self.effects
+            .extend(refused.map(|(waiter, response)| Effect::Answer(waiter, response)));
         self.due.clear();
         self.bytes = 0;
         self.is_closed = false;
@@ -451,7 +481,7 @@ impl<W: Clone> Groups<W> {
     }
 
     /// Groups have as much memory as they may.
-    fn refuse_growth(&mut self, waiter: W, response: Response) {
+    pub(super) fn refuse_growth(&mut self, waiter: W, response: Response) {
         if !std::mem::replace(&mut self.is_full, true) {
             log::warn!(
                 "groups take {} bytes: new members and offsets are refused (group.state.bytes.max)",
@@ -460,53 +490,10 @@ impl<W: Clone> Groups<W> {
         }
         self.answer(waiter, response);
     }
-
-    fn commit(
-        &mut self,
-        id: &Arc<str>,
-        request: OffsetCommitRequest,
-        asker: Asker<W>,
-        env: &Env<'_>,
-    ) {
-        let Some(slot) = self.slots.get_mut(id) else {
-            return;
-        };
-        let epoch = request.generation_id_or_member_epoch;
-        let checked = match slot.is_known() {
-            // A commit by hand makes a group of nothing but offsets.
-            false if epoch < 0 => Ok(()),
-            false if asker.version >= 9 => Err(ErrorCode::GroupIdNotFound),
-            false => Err(ErrorCode::IllegalGeneration),
-            true => slot.group.check_commit(&request, asker.version, env),
-        };
-        if let Err(code) = checked {
-            let response = Response::Commit(refused_commit(&request, code));
-            return self.answer(asker.waiter, response);
-        }
-        let metadata_bytes_max = env.config.offset_metadata_bytes_max.max(0) as usize;
-        let (records, response) = offsets::commit(&request, metadata_bytes_max, env.time_ms);
-        if records.is_empty() {
-            return self.answer(asker.waiter, Response::Commit(response));
-        }
-        let growth = slot.offsets.growth(&records);
-        if growth > 0 && self.bytes + growth > bytes_max(env) {
-            let refused = refused_commit(&request, ErrorCode::InvalidCommitOffsetSize);
-            return self.refuse_growth(asker.waiter, Response::Commit(refused));
-        }
-        slot.commits += 1;
-        let refusal = refused_commit(&request, ErrorCode::CoordinatorNotAvailable);
-        let writing = Writing {
-            group: id.clone(),
-            change: Change::Commit,
-            records: records.clone(),
-            answers: vec![(asker.waiter.clone(), Response::Commit(response))],
-            refusal: Some((asker.waiter, Response::Commit(refusal))),
-        };
-        self.write(writing, records);
-    }
 }
 
-fn bytes_max(env: &Env<'_>) -> usize {
+/// What all groups may count for.
+pub(super) fn bytes_max(env: &Env<'_>) -> usize {
     usize::try_from(env.config.group_state_bytes_max).unwrap_or(usize::MAX)
 }
 

@@ -12,6 +12,9 @@ use crate::group::{Read, Told};
 use crate::wire::Uuid;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+#[path = "groups_tests/hostile.rs"]
+mod hostile;
+
 /// Groups, what became of their records, and the clocks.
 struct Scene {
     groups: Groups<u32>,
@@ -192,6 +195,40 @@ fn what_is_refused_was_never_there() {
     assert!(is_refused(scene.answer_to(lost)));
     assert_eq!(scene.offsets("g"), []);
     assert_eq!(scene.counts(), (0, 0), "nothing is left of it");
+}
+
+fn join(group: &str, session_timeout_ms: i32) -> Request {
+    Request::Member(Box::new(Ask::Join(JoinGroupRequest {
+        group_id: group.into(),
+        group_instance_id: Some("i".into()),
+        session_timeout_ms,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol {
+            name: "range".into(),
+            metadata: vec![0; 1000],
+        }],
+        ..JoinGroupRequest::default()
+    })))
+}
+
+/// A member whose join waits, a commit on its way, and what waits for that: none of them is left without an answer,
+/// and nothing is written into a log that is made anew.
+#[test]
+fn everyone_is_answered_when_the_log_of_groups_is_deleted() {
+    let mut scene = Scene::new();
+    let joining = scene.ask(join("g", 10_000));
+    let on_its_way = scene.ask(commit("h", "t", 0, 1));
+    let deletion = scene.ask(Request::Delete("h".into()));
+    let behind = scene.ask(commit("h", "t", 0, 2));
+    scene.with(|groups, _| groups.forget_all());
+    for waiter in [joining, on_its_way, deletion, behind] {
+        assert!(scene.answer_to(waiter).is_some(), "{waiter}");
+    }
+    assert_eq!(scene.under_way.len(), 1, "nothing more is to be written");
+    scene.settle(Ok(()));
+    assert_eq!((scene.groups.slots.len(), scene.groups.bytes), (0, 0));
+    assert!(scene.offsets("h").is_empty());
 }
 
 /// FACTS: expiry counts from when the group became empty; a group of offsets alone, from each commit.

@@ -8,6 +8,7 @@
 
 pub mod assignors;
 pub mod classic;
+mod commits;
 pub mod consumer;
 pub mod groups;
 mod offsets;
@@ -41,7 +42,7 @@ use crate::config::Config;
 use crate::error::ErrorCode;
 use crate::wire::Uuid;
 use classic::ClassicGroup;
-use consumer::ConsumerGroup;
+use consumer::{ConsumerGroup, Found, LookUp};
 use records::Record;
 
 /// What a step may look at besides the group itself.
@@ -66,7 +67,8 @@ pub enum Ask {
     Sync(SyncGroupRequest),
     Heartbeat(HeartbeatRequest),
     Leave(LeaveGroupRequest),
-    ConsumerHeartbeat(ConsumerGroupHeartbeatRequest),
+    /// With what was looked up for it.
+    ConsumerHeartbeat(ConsumerGroupHeartbeatRequest, Found),
 }
 
 impl Ask {
@@ -77,7 +79,7 @@ impl Ask {
             Ask::Sync(request) => &request.group_id,
             Ask::Heartbeat(request) => &request.group_id,
             Ask::Leave(request) => &request.group_id,
-            Ask::ConsumerHeartbeat(request) => &request.group_id,
+            Ask::ConsumerHeartbeat(request, _) => &request.group_id,
         }
     }
 }
@@ -91,6 +93,8 @@ pub enum Told {
     Heartbeat(HeartbeatResponse),
     Leave(LeaveGroupResponse),
     ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+    /// No answer yet: this is to be looked up first, and the heartbeat to be asked again.
+    LookUp(Box<LookUp>),
 }
 
 /// Who asks.
@@ -227,10 +231,10 @@ impl<W: Clone> Group<W> {
     pub fn step(&mut self, event: Event<W>, env: &Env<'_>, effects: &mut Effects<W>) {
         match (&mut *self, event) {
             (Group::Classic(classic), Event::Asked(ask, asker)) => {
-                let Ask::ConsumerHeartbeat(request) = *ask else {
+                let Ask::ConsumerHeartbeat(request, found) = *ask else {
                     return classic.step(Event::Asked(ask, asker), env, effects);
                 };
-                let taken = ConsumerGroup::take_over(classic, request, asker, env, effects);
+                let taken = ConsumerGroup::take_over(classic, request, found, asker, env, effects);
                 if let Some(group) = taken {
                     *self = Group::Consumer(group);
                 }
@@ -307,6 +311,13 @@ impl<W: Clone> Group<W> {
         match self {
             Group::Classic(group) => group.bytes(),
             Group::Consumer(group) => group.bytes(),
+        }
+    }
+
+    /// Answers all who wait in it with an error.
+    pub fn dismiss(&mut self, code: ErrorCode, effects: &mut Effects<W>) {
+        if let Group::Classic(group) = self {
+            group.dismiss(code, effects);
         }
     }
 

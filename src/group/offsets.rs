@@ -3,12 +3,7 @@
 //! Invariant: what is here is synced; it changes only by [`Offsets::apply`], in the log's order.
 
 use super::records::{OffsetCommitValue, Record};
-use crate::api::offset_commit::{
-    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition,
-    OffsetCommitResponseTopic,
-};
 use crate::api::offset_fetch::{OffsetFetchResponsePartitions, OffsetFetchResponseTopics};
-use crate::error::ErrorCode;
 use std::collections::BTreeMap;
 
 /// One group's committed offsets.
@@ -18,57 +13,10 @@ pub struct Offsets {
     topics: BTreeMap<String, BTreeMap<i32, OffsetCommitValue>>,
 }
 
-/// The records that an OffsetCommit asks for, and its answer once they are synced.
-pub fn commit(
-    request: &OffsetCommitRequest,
-    metadata_bytes_max: usize,
-    time_ms: i64,
-) -> (Vec<Record>, OffsetCommitResponse) {
-    let mut records = Vec::new();
-    let expire_timestamp = match request.retention_time_ms {
-        -1 => -1,
-        retention => time_ms.saturating_add(retention),
-    };
-    let topics = request.topics.iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|partition| {
-            let metadata = partition.committed_metadata.clone().unwrap_or_default();
-            let mut code = ErrorCode::None;
-            if metadata.len() > metadata_bytes_max {
-                code = ErrorCode::OffsetMetadataTooLarge;
-            } else {
-                let value = OffsetCommitValue {
-                    offset: partition.committed_offset,
-                    leader_epoch: partition.committed_leader_epoch,
-                    metadata,
-                    commit_timestamp: time_ms,
-                    expire_timestamp,
-                };
-                let (group, topic) = (request.group_id.clone(), topic.name.clone());
-                let index = partition.partition_index;
-                records.push(Record::Offset(group, topic, index, Some(value)));
-            }
-            OffsetCommitResponsePartition {
-                partition_index: partition.partition_index,
-                error_code: code.code(),
-            }
-        });
-        OffsetCommitResponseTopic {
-            partitions: partitions.collect(),
-            name: topic.name.clone(),
-            topic_id: topic.topic_id,
-        }
-    });
-    let topics = topics.collect();
-    let response = OffsetCommitResponse {
-        topics,
-        ..OffsetCommitResponse::default()
-    };
-    (records, response)
-}
-
-/// About what one offset takes in memory, its share of the maps and its topic's name included.
-fn weight(topic: &str, value: &OffsetCommitValue) -> usize {
-    128 + topic.len() + value.metadata.len()
+/// About what one offset takes in memory: its share of the maps, and the names that its record has, which are written
+/// once more when it is taken away.
+fn weight(group: &str, topic: &str, value: &OffsetCommitValue) -> usize {
+    128 + group.len() + topic.len() + value.metadata.len()
 }
 
 impl Offsets {
@@ -79,18 +27,18 @@ impl Offsets {
 
     /// Takes in a committed record, if it is one of an offset.
     pub fn apply(&mut self, record: &Record) {
-        let Record::Offset(_, topic, index, value) = record else {
+        let Record::Offset(group, topic, index, value) = record else {
             return;
         };
         let before = match value {
             Some(value) => {
-                self.bytes += weight(topic, value);
+                self.bytes += weight(group, topic, value);
                 let partitions = self.topics.entry(topic.clone()).or_default();
                 partitions.insert(*index, value.clone())
             }
             None => self.topics.get_mut(topic).and_then(|t| t.remove(index)),
         };
-        self.bytes -= before.map_or(0, |before| weight(topic, &before));
+        self.bytes -= before.map_or(0, |before| weight(group, topic, &before));
         if self.topics.get(topic).is_some_and(BTreeMap::is_empty) {
             self.topics.remove(topic);
         }
@@ -145,7 +93,7 @@ impl Offsets {
     pub fn tombstones(
         &self,
         group: &str,
-        doomed: impl Fn(&str, i32, &OffsetCommitValue) -> bool,
+        mut doomed: impl FnMut(&str, i32, &OffsetCommitValue) -> bool,
     ) -> Vec<Record> {
         let all = self.topics.iter().flat_map(|(topic, partitions)| {
             partitions
@@ -165,10 +113,10 @@ impl Offsets {
     /// About how much more memory they would take after a commit.
     pub fn growth(&self, records: &[Record]) -> usize {
         let growth = records.iter().map(|record| match record {
-            Record::Offset(_, topic, index, Some(value)) => {
+            Record::Offset(group, topic, index, Some(value)) => {
                 let known = self.topics.get(topic).and_then(|known| known.get(index));
-                let before = known.map_or(0, |known| weight(topic, known));
-                weight(topic, value).saturating_sub(before)
+                let before = known.map_or(0, |known| weight(group, topic, known));
+                weight(group, topic, value).saturating_sub(before)
             }
             _ => 0,
         });

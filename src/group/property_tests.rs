@@ -208,7 +208,15 @@ impl<M: Machine> World<M> {
             let mut next = self.group.clone();
             let mut effects = Effects::default();
             next.step(event.clone(), &self.around.env(), &mut effects);
-            if effects.records.is_empty() {
+            if let (Some((_, Told::LookUp(look_up))), Event::Asked(_, asker)) =
+                (effects.told.last(), &event)
+            {
+                let (request, found) = look_up.clone().run();
+                let ask = Ask::ConsumerHeartbeat(request, found);
+                let again = Event::Asked(Box::new(ask), asker.clone());
+                self.queue.push_front(again);
+                self.become_true(next, Vec::new());
+            } else if effects.records.is_empty() {
                 self.become_true(next, effects.told);
             } else {
                 self.committing = Some((next, effects, event));

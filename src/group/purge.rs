@@ -29,14 +29,14 @@ impl<W: Clone> Groups<W> {
         if let Err(code) = code {
             return self.answer(waiter, Response::DeleteOffsets(refused_delete(code)));
         }
-        let mut records = Vec::new();
+        // A request may name one many times.
+        let mut doomed = BTreeSet::new();
         let topics = request.topics.into_iter().map(|topic| {
             let subscribed = slot.group.subscribed(&topic.name);
             let partitions = topic.partitions.iter().map(|partition| {
                 let index = partition.partition_index;
                 if !subscribed && slot.offsets.has(&topic.name, index) {
-                    let (group, topic) = (id.to_string(), topic.name.clone());
-                    records.push(Record::Offset(group, topic, index, None));
+                    doomed.insert((topic.name.clone(), index));
                 }
                 let code = match subscribed {
                     true => ErrorCode::GroupSubscribedToTopic,
@@ -56,6 +56,10 @@ impl<W: Clone> Groups<W> {
             topics: topics.collect(),
             ..OffsetDeleteResponse::default()
         };
+        let doomed = doomed.into_iter();
+        let records =
+            doomed.map(|(topic, index)| Record::Offset(id.to_string(), topic, index, None));
+        let records = records.collect();
         let refusal = refused_delete(ErrorCode::CoordinatorNotAvailable);
         let answer = Response::DeleteOffsets(response);
         let refusal = Response::DeleteOffsets(refusal);
@@ -93,8 +97,16 @@ impl<W: Clone> Groups<W> {
             empty_since_ms,
         };
         let group = &slot.group;
+        // To ask is to read what all members said: once for a topic, and only if it matters.
+        let mut last = (String::new(), false);
+        let mut subscribed = |topic: &str| {
+            if last.0 != topic {
+                last = (topic.to_owned(), group.subscribed(topic));
+            }
+            last.1
+        };
         let mut records = slot.offsets.tombstones(id, |topic, _, value| {
-            expiry.is_due(value) && !group.subscribed(topic)
+            expiry.is_due(value) && !subscribed(topic)
         });
         let is_over = records.len() == slot.offsets.len() && group.check_delete().is_ok();
         if is_over {

@@ -7,6 +7,7 @@ use super::{Env, Group, Read, Response};
 use crate::api::offset_fetch::*;
 use crate::api::{consumer_group_describe, describe_groups, list_groups};
 use crate::error::ErrorCode;
+use std::collections::HashSet;
 
 impl<W: Clone> Groups<W> {
     pub(super) fn read(&self, read: &Read, env: &Env<'_>) -> Response {
@@ -16,14 +17,15 @@ impl<W: Clone> Groups<W> {
             }
             Read::List(request) => Response::List(self.list(request)),
             Read::Describe(request, version) => {
-                let described = request.groups.iter().map(|id| self.describe(id, *version));
+                let ids = once_each(&request.groups, Some);
+                let described = ids.map(|id| self.describe(id, *version));
                 Response::Described(describe_groups::DescribeGroupsResponse {
                     groups: described.collect(),
                     ..Default::default()
                 })
             }
             Read::DescribeConsumer(request) => {
-                let ids = request.group_ids.iter();
+                let ids = once_each(&request.group_ids, Some);
                 let described = ids.map(|id| self.describe_consumer(id, env));
                 let groups = described.collect();
                 let response = consumer_group_describe::ConsumerGroupDescribeResponse {
@@ -44,7 +46,11 @@ impl<W: Clone> Groups<W> {
     ) -> OffsetFetchResponse {
         let mut response = OffsetFetchResponse::default();
         if version >= 8 {
-            let groups = request.groups.iter();
+            // What is asked for in full grows with what there is, not with the request.
+            let in_full = |group: &OffsetFetchRequestGroup| group.topics.is_none();
+            let groups = once_each(&request.groups, |group| {
+                in_full(group).then_some(&group.group_id)
+            });
             let told = groups.map(|group| self.fetch_group(group, version, env));
             response.groups = told.collect();
             return response;
@@ -190,4 +196,16 @@ impl<W: Clone> Groups<W> {
             ..Default::default()
         }
     }
+}
+
+/// Of those with a name, the first of each name, and all others: a request that names one large group 100,000 times
+/// would take all memory.
+fn once_each<'a, T>(
+    asked: &'a [T],
+    name: impl Fn(&'a T) -> Option<&'a String>,
+) -> impl Iterator<Item = &'a T> {
+    let mut seen = HashSet::new();
+    asked
+        .iter()
+        .filter(move |one| name(one).is_none_or(|name| seen.insert(name)))
 }

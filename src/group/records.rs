@@ -162,7 +162,13 @@ impl Record {
                 let mut key = key(1, group);
                 key.string(Some(topic), false);
                 key.put(&partition.to_be_bytes());
-                (key.bytes, value_of(value, 3))
+                // Only version 1 has an expiry of the offset's own, and it has no leader epoch; as in Kafka.
+                let expires = |value: &OffsetCommitValue| value.expire_timestamp >= 0;
+                let version = match value.as_ref().is_some_and(expires) {
+                    true => 1,
+                    false => 3,
+                };
+                (key.bytes, value_of(value, version))
             }
             Record::Group(group, value) => (key(2, group).bytes, value_of(value, 3)),
             Record::ConsumerGroup(group, value) => (key(3, group).bytes, value_of(value, 0)),
@@ -256,6 +262,23 @@ mod tests {
         let (key, value) = record.encode();
         assert_eq!(key, hex("0001 0001 67 0001 74 00000002"));
         let expected = hex("0003 000000000000002a 00000007 0001 6d 00000000000003e8");
+        assert_eq!(value.as_deref(), Some(&expected[..]));
+        assert_eq!(Record::decode(&key, value.as_deref()), Ok(Some(record)));
+    }
+
+    /// Version 1 is the only one that has it.
+    #[test]
+    fn an_offsets_own_expiry_is_recorded() {
+        let value = OffsetCommitValue {
+            offset: 42,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_timestamp: 1000,
+            expire_timestamp: 2000,
+        };
+        let record = Record::Offset("g".into(), "t".into(), 2, Some(value));
+        let (key, value) = record.encode();
+        let expected = hex("0001 000000000000002a 0000 00000000000003e8 00000000000007d0");
         assert_eq!(value.as_deref(), Some(&expected[..]));
         assert_eq!(Record::decode(&key, value.as_deref()), Ok(Some(record)));
     }

@@ -1,6 +1,7 @@
 //! What a client is told when its request cannot be taken up or recorded: every kind of answer, with one code.
 
-use super::{Ask, Read, Request, Response, Told, offsets};
+use super::commits::answered;
+use super::{Ask, Read, Request, Response, Told};
 use crate::api::consumer_group_describe::{self, ConsumerGroupDescribeResponse};
 use crate::api::consumer_group_heartbeat::ConsumerGroupHeartbeatResponse;
 use crate::api::describe_groups::{self, DescribeGroupsResponse};
@@ -49,7 +50,7 @@ impl Ask {
                 error_code,
                 ..LeaveGroupResponse::default()
             }),
-            Ask::ConsumerHeartbeat(_) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
+            Ask::ConsumerHeartbeat(..) => Told::ConsumerHeartbeat(ConsumerGroupHeartbeatResponse {
                 error_code,
                 ..ConsumerGroupHeartbeatResponse::default()
             }),
@@ -128,10 +129,7 @@ pub(super) fn refused_commit(
     request: &OffsetCommitRequest,
     code: ErrorCode,
 ) -> OffsetCommitResponse {
-    let (_, mut response) = offsets::commit(request, usize::MAX, 0);
-    let partitions = response.topics.iter_mut().flat_map(|t| &mut t.partitions);
-    partitions.for_each(|partition| partition.error_code = code.code());
-    response
+    answered(request, |_| code)
 }
 
 pub(super) fn refused_delete(code: ErrorCode) -> OffsetDeleteResponse {

@@ -236,8 +236,12 @@ impl<'a> Reader<'a> {
         if length > STRING_BYTES_MAX {
             return Err(self.malformed("a string of more than 32767 bytes"));
         }
-        let bytes = self.take(length)?;
-        Ok(Some(String::from_utf8_lossy(bytes).into_owned()))
+        let text = String::from_utf8_lossy(self.take(length)?);
+        // Bytes that are no text become longer ones, and what is too long could not be written again.
+        if text.len() > STRING_BYTES_MAX {
+            return Err(self.malformed("a string of more than 32767 bytes"));
+        }
+        Ok(Some(text.into_owned()))
     }
 
     /// BYTES, or COMPACT_BYTES where `flexible`.

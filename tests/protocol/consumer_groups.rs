@@ -7,6 +7,7 @@ use ottla::api::consumer_group_describe::*;
 use ottla::api::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
 };
+use ottla::api::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use ottla::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
 use ottla::api::list_groups::{ListGroupsRequest, ListGroupsResponse};
 use ottla::error::ErrorCode;
@@ -178,4 +179,67 @@ fn group_consumer_migration_policy_is_in_force() {
         let listed: ListGroupsResponse = client.call(5, &ListGroupsRequest::default());
         assert_eq!(listed.groups[0].group_type, kind);
     }
+}
+
+fn wanting(pattern: &str) -> ConsumerGroupHeartbeatRequest {
+    ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: "m".into(),
+        rebalance_timeout_ms: 60_000,
+        subscribed_topic_regex: Some(pattern.into()),
+        topic_partitions: Some(Vec::new()),
+        ..ConsumerGroupHeartbeatRequest::default()
+    }
+}
+
+#[test]
+fn a_member_reads_what_its_pattern_matches() {
+    let (_data, _broker, mut client) = start(&[]);
+    let topic = client.create("orders-1", &[]);
+    client.create("bills-1", &[]);
+    let told: ConsumerGroupHeartbeatResponse = client.call(1, &wanting("("));
+    assert_eq!(told.error_code, ErrorCode::InvalidRegularExpression.code());
+    let told: ConsumerGroupHeartbeatResponse = client.call(1, &wanting("orders-.*"));
+    assert_eq!((told.error_code, told.member_epoch), (0, 1));
+    let topics = told.assignment.expect("an assignment").topic_partitions;
+    assert_eq!(topics.len(), 1);
+    assert_eq!(topics[0].topic_id, topic);
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: vec!["g".into()],
+        ..ConsumerGroupDescribeRequest::default()
+    };
+    let told: ConsumerGroupDescribeResponse = client.call(1, &request);
+    let member = &told.groups[0].members[0];
+    assert_eq!(member.client_id, client.client_id);
+    assert_eq!(member.subscribed_topic_regex.as_deref(), Some("orders-.*"));
+}
+
+/// Whoever waits in a group when its log is deleted hears of it, instead of waiting for ever.
+#[test]
+fn a_waiting_join_is_answered_when_the_log_of_groups_is_deleted() {
+    let (_data, broker, mut client) = start(&["group.initial.rebalance.delay.ms=3600000"]);
+    client.create("__consumer_offsets", &[]);
+    let join = JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 30_000,
+        rebalance_timeout_ms: 3_600_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![JoinGroupRequestProtocol::default()],
+        ..JoinGroupRequest::default()
+    };
+    let mut other = Client::connect(&broker.address);
+    other.send(3, &join);
+    let state = |client: &mut Client| {
+        let request = DescribeGroupsRequest {
+            groups: vec!["g".into()],
+            ..DescribeGroupsRequest::default()
+        };
+        let mut told: DescribeGroupsResponse = client.call(5, &request);
+        told.groups.remove(0).group_state
+    };
+    while state(&mut client) != "PreparingRebalance" {}
+    client.delete("__consumer_offsets");
+    let told: JoinGroupResponse = other.receive(3);
+    assert_eq!(told.error_code, ErrorCode::NotCoordinator.code());
+    assert_eq!(state(&mut client), "Dead");
 }

@@ -10,7 +10,9 @@ use ottla::api::metadata::{MetadataRequest, MetadataResponse};
 use ottla::api::offset_commit::*;
 use ottla::api::offset_delete::*;
 use ottla::api::offset_fetch::*;
+use ottla::batch::builder::Builder;
 use ottla::error::ErrorCode;
+use ottla::group::records::{OffsetCommitValue, Record};
 use ottla::wire::Uuid;
 
 /// A commit by hand, outside of any generation, of partition 0.
@@ -230,6 +232,74 @@ fn a_topic_made_again_has_nothing_committed() {
     assert_eq!(fetched(&mut client, "g"), [of("other", 9, "")]);
 }
 
+/// A power cut came between the end of a topic and that of its offsets: here, they are written by hand. A topic of the
+/// same name does not begin where nobody has read yet.
+#[test]
+fn a_new_topic_has_no_offsets_of_an_old_one() {
+    let (data, broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    assert_eq!(committed(&mut client, 9, &commit("g", "t", 1, "")), 0);
+    let value = OffsetCommitValue {
+        offset: 1000,
+        ..OffsetCommitValue::default()
+    };
+    let (key, value) = Record::Offset("g".into(), "old".into(), 0, Some(value)).encode();
+    let mut orphan = Builder::new(0);
+    orphan.add(Some(&key), value.as_deref(), &[], 0);
+    client.client_id = "__admin_client".into();
+    client.store("__consumer_offsets", &orphan.build());
+    broker.kill();
+    let broker = Broker::start(data.path(), &[]);
+    let mut client = Client::connect(&broker.address);
+    assert_eq!(fetched(&mut client, "g").len(), 2);
+    client.create("old", &[]);
+    // The record that takes it back is on its way.
+    while fetched(&mut client, "g") != [of("t", 1, "")] {}
+}
+
+/// As Kafka merges them: first what is unknown, then the rest, and each topic once.
+#[test]
+fn unknown_topics_come_first_in_the_answer_to_a_commit() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("a", &[]);
+    client.create("b", &[]);
+    let topic = |name: &str, partitions: &[i32]| OffsetCommitRequestTopic {
+        name: name.into(),
+        partitions: partitions
+            .iter()
+            .map(|index| OffsetCommitRequestPartition {
+                partition_index: *index,
+                committed_offset: 1,
+                ..OffsetCommitRequestPartition::default()
+            })
+            .collect(),
+        ..OffsetCommitRequestTopic::default()
+    };
+    let request = OffsetCommitRequest {
+        group_id: "g".into(),
+        topics: vec![
+            topic("a", &[0]),
+            topic("nowhere", &[0]),
+            topic("b", &[0, 7]),
+        ],
+        ..OffsetCommitRequest::default()
+    };
+    let answer: OffsetCommitResponse = client.call(9, &request);
+    let told = answer.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter();
+        let partitions = partitions.map(|p| (p.partition_index, p.error_code));
+        (topic.name.as_str(), partitions.collect::<Vec<_>>())
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            ("nowhere", vec![(0, 3)]),
+            ("b", vec![(7, 3), (0, 0)]),
+            ("a", vec![(0, 0)])
+        ]
+    );
+}
+
 #[test]
 fn offsets_and_groups_are_deleted() {
     let (data, broker, mut client) = start(&[]);
@@ -255,6 +325,8 @@ fn offsets_and_groups_are_deleted() {
     let answer: OffsetDeleteResponse = client.call(0, &delete("g", "nowhere"));
     let code = answer.topics[0].partitions[0].error_code;
     assert_eq!(code, ErrorCode::UnknownTopicOrPartition.code());
+    let answer: OffsetDeleteResponse = client.call(0, &delete("nobody", "nowhere"));
+    assert_eq!(answer.error_code, ErrorCode::GroupIdNotFound.code());
 
     let request = DeleteGroupsRequest {
         groups_names: vec!["g".into(), "nobody".into()],
@@ -326,6 +398,7 @@ fn the_coordinator_is_where_metadata_says_the_broker_is() {
             for found in &found.coordinators {
                 assert_eq!((found.error_code, found.node_id), (0, node.node_id));
                 assert_eq!((&found.host, found.port), (&node.host, node.port));
+                assert_eq!(found.error_message.as_deref(), Some(""));
             }
         }
         let share = FindCoordinatorRequest {

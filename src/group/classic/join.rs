@@ -8,6 +8,7 @@ use crate::api::join_group::{
     JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, JoinGroupResponseMember,
 };
 use crate::error::ErrorCode;
+use crate::group::protocol::known_to_all;
 use crate::group::{Asker, Effects, Env, Told};
 use crate::wire::Uuid;
 use std::sync::Arc;
@@ -18,6 +19,9 @@ const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1000;
 
 /// From this version on a first join is answered with an id to join again with (KIP-394).
 const ID_REQUIRED_SINCE: i16 = 4;
+
+/// How many ids may be given out and not come back yet: more than there are consumers that start together.
+pub(super) const PENDING_MAX: usize = 10_000;
 
 /// From this version on a leader can be told to keep the assignment that there is (KIP-814).
 const SKIP_ASSIGNMENT_SINCE: i16 = 9;
@@ -89,10 +93,10 @@ impl<W: Clone> ClassicGroup<W> {
         if matches!(self.phase, Phase::Empty) {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
+        let names = protocols.iter().map(|protocol| protocol.name.as_str());
+        let members = self.members.values().map(|member| member.protocol_names());
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols
-                .iter()
-                .any(|protocol| self.members.values().all(|m| m.knows(&protocol.name)))
+            && !known_to_all(names, members).is_empty()
     }
 
     fn join_first(
@@ -109,10 +113,21 @@ impl<W: Clone> ClassicGroup<W> {
             None if asker.version >= ID_REQUIRED_SINCE => {
                 let due_ms = env.now_ms + i64::from(request.session_timeout_ms);
                 let refusal = refused_join(&id, ErrorCode::MemberIdRequired);
+                self.make_room_for_an_id();
                 self.pending.insert(id.into(), due_ms);
                 Some(refusal)
             }
             _ => self.add(&id, request, asker, env, effects),
+        }
+    }
+
+    /// Ids that nobody comes back with cost each later step time: the oldest one goes, and who comes with it after
+    /// all is told to begin again.
+    fn make_room_for_an_id(&mut self) {
+        if self.pending.len() >= PENDING_MAX {
+            let oldest = self.pending.iter().min_by_key(|(_, due_ms)| **due_ms);
+            let oldest = oldest.map(|(id, _)| id.clone());
+            oldest.and_then(|id| self.pending.remove(&id));
         }
     }
 
@@ -232,7 +247,7 @@ impl<W: Clone> ClassicGroup<W> {
     /// What a member is told of the current generation.
     pub(super) fn joined(&self, id: &str) -> JoinGroupResponse {
         let protocol = self.protocol.as_deref().unwrap_or_default();
-        let members = self.members.iter().filter(|_| self.leads(id));
+        let members = self.leads(id).then_some(&self.members);
         JoinGroupResponse {
             generation_id: self.generation,
             protocol_type: self.protocol_type.clone(),
@@ -240,6 +255,8 @@ impl<W: Clone> ClassicGroup<W> {
             leader: self.leader.as_deref().unwrap_or_default().to_owned(),
             member_id: id.to_owned(),
             members: members
+                .into_iter()
+                .flatten()
                 .map(|(id, member)| JoinGroupResponseMember {
                     member_id: id.to_string(),
                     group_instance_id: member.instance_id.clone(),

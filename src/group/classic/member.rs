@@ -70,7 +70,9 @@ impl<W> Member<W> {
     pub(super) fn bytes(&self) -> usize {
         let protocols = self.protocols.iter();
         let said = protocols.map(|protocol| 64 + protocol.name.len() + protocol.metadata.len());
-        let names = self.client_id.len() + self.instance_id.as_ref().map_or(0, String::len);
+        let names = self.client_id.len()
+            + self.client_host.len()
+            + self.instance_id.as_ref().map_or(0, String::len);
         512 + names + said.sum::<usize>() + self.assignment.len()
     }
 
@@ -104,9 +106,9 @@ impl<W> Member<W> {
             .map_or(&[], |known| &known.metadata)
     }
 
-    /// Whether it knows a protocol.
-    pub fn knows(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|known| known.name == protocol)
+    /// The names of the protocols that it knows, the best first.
+    pub fn protocol_names(&self) -> impl Iterator<Item = &str> {
+        self.protocols.iter().map(|known| known.name.as_str())
     }
 
     /// Takes what a later join says.

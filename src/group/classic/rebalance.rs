@@ -3,6 +3,7 @@
 use super::member::{refused_join, refused_sync};
 use super::{ClassicGroup, Member, Phase, Wait};
 use crate::error::ErrorCode;
+use crate::group::protocol::known_to_all;
 use crate::group::{Effects, Env};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -122,14 +123,12 @@ impl<W: Clone> ClassicGroup<W> {
 
     /// The protocol that all members know and most put first among such; of equals, the first by name.
     pub(super) fn select(&self) -> Option<String> {
-        let known_to_all = |name: &str| self.members.values().all(|member| member.knows(name));
+        let mut members = self.members.values();
+        let first = members.next()?.protocol_names();
+        let common = known_to_all(first, members.map(|member| member.protocol_names()));
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let mut names = member
-                .protocols
-                .iter()
-                .map(|protocol| protocol.name.as_str());
-            if let Some(name) = names.find(|name| known_to_all(name)) {
+            if let Some(name) = member.protocol_names().find(|name| common.contains(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }

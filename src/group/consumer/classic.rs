@@ -3,6 +3,7 @@
 
 use super::heartbeat::Coming;
 use super::member::{Member, MemberState, Seat, gathered};
+use super::patterns::Found;
 use super::{ConsumerGroup, Fault};
 use crate::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use crate::api::join_group::{JoinGroupRequest, JoinGroupResponse};
@@ -87,7 +88,7 @@ impl ConsumerGroup {
             about,
             replaces,
         };
-        let resubscribed = self.seat(coming, env, records)?;
+        let resubscribed = self.seat(coming, &Found::default(), env, records)?;
         if !(holder_is_new && self.may_downgrade(env)) {
             self.proceed(&id, resubscribed, Some(&owned), env, records);
         } else {
@@ -116,25 +117,18 @@ impl ConsumerGroup {
 
     /// Whether the member is a consumer and knows a protocol that all others of the classic protocol know.
     fn check_protocols(&self, request: &JoinGroupRequest) -> Result<(), Fault> {
-        let members = || {
-            self.members
-                .values()
-                .filter_map(|seat| seat.member.classic())
-        };
-        let known_to_all = |name: &str| {
-            let knows = |member: &ClassicMemberMetadata| {
-                member
-                    .supported_protocols
-                    .iter()
-                    .any(|known| known.name == name)
-            };
-            members().all(knows)
-        };
-        let mut names = request
-            .protocols
-            .iter()
-            .map(|protocol| protocol.name.as_str());
-        if request.protocol_type != PROTOCOL_TYPE || !names.any(known_to_all) {
+        let members = self
+            .members
+            .values()
+            .filter_map(|seat| seat.member.classic());
+        let members = members.map(|member| {
+            let known = member.supported_protocols.iter();
+            known.map(|known| known.name.as_str())
+        });
+        let names = request.protocols.iter();
+        let names = names.map(|protocol| protocol.name.as_str());
+        let common = protocol::known_to_all(names, members);
+        if request.protocol_type != PROTOCOL_TYPE || common.is_empty() {
             return Err((ErrorCode::InconsistentGroupProtocol, String::new()));
         }
         Ok(())

@@ -4,7 +4,7 @@
 
 use super::checks::{check, check_epoch};
 use super::member::{EPOCH_AWAY, Member, MemberState, Seat, owned, pattern, told};
-use super::patterns::look_up;
+use super::patterns::Found;
 use super::{ConsumerGroup, Fault, reconcile};
 use crate::api::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -44,6 +44,7 @@ impl ConsumerGroup {
     pub(super) fn heartbeat<W>(
         &mut self,
         request: ConsumerGroupHeartbeatRequest,
+        found: &Found,
         asker: &Asker<W>,
         env: &Env<'_>,
         records: &mut Vec<Record>,
@@ -81,7 +82,9 @@ impl ConsumerGroup {
             about,
             replaces,
         };
-        self.admit(coming, owned.as_ref(), env, records)?;
+        let resubscribed = self.seat(coming, found, env, records)?;
+        let changed = self.renew_patterns(found, env, records);
+        self.proceed(&id, resubscribed || changed, owned.as_ref(), env, records);
         let settings = env.config.group(&self.id);
         // It has been given one above.
         let seat = self.members.entry(id.clone());
@@ -171,31 +174,16 @@ impl ConsumerGroup {
         Ok((member_id.into(), Arc::new(member), Some(holder.clone())))
     }
 
-    /// Takes a member up, or what is new of it; then the epoch, the target and the member's way to it.
-    fn admit(
-        &mut self,
-        coming: Coming,
-        owned: Option<&Assignment>,
-        env: &Env<'_>,
-        records: &mut Vec<Record>,
-    ) -> Result<(), Fault> {
-        let id = coming.id.clone();
-        let resubscribed = self.seat(coming, env, records)?;
-        self.proceed(&id, resubscribed, owned, env, records);
-        Ok(())
-    }
-
     /// The group's epoch and target after a member has spoken, and that member's way to it.
     pub(super) fn proceed(
         &mut self,
         id: &Arc<str>,
-        resubscribed: bool,
+        wants_others: bool,
         owned: Option<&Assignment>,
         env: &Env<'_>,
         records: &mut Vec<Record>,
     ) {
-        let changed = self.look_up_again(env, records);
-        self.advance(resubscribed || changed || self.epoch == 0, env, records);
+        self.advance(wants_others || self.epoch == 0, env, records);
         self.retarget(env, records);
         self.reconcile(id, owned, env, records);
     }
@@ -204,15 +192,16 @@ impl ConsumerGroup {
     pub(super) fn seat(
         &mut self,
         mut coming: Coming,
+        found: &Found,
         env: &Env<'_>,
         records: &mut Vec<Record>,
     ) -> Result<bool, Fault> {
         let new_pattern = coming.about.as_ref().and_then(pattern);
         let new_pattern = new_pattern.filter(|pattern| !self.patterns.contains_key(*pattern));
-        let found: Option<(Arc<str>, _)> = match new_pattern {
-            Some(pattern) => Some((pattern.into(), look_up(pattern, env)?)),
-            None => None,
-        };
+        if let Some(Err(fault)) = new_pattern.and_then(|pattern| found.topics.get(pattern)) {
+            return Err(fault.clone());
+        }
+        let new_pattern: Option<Arc<str>> = new_pattern.map(Arc::from);
         let resubscribes = coming.resubscribes();
         if let Some(old) = &coming.replaces {
             self.remove(old, records);
@@ -231,18 +220,12 @@ impl ConsumerGroup {
         if resubscribes {
             self.forget_patterns(records);
         }
-        if let Some((pattern, found)) = found {
+        if let Some(pattern) = new_pattern {
             if self.patterns.is_empty() {
                 self.looked_up_ms = Some(env.now_ms);
-                self.looked_up_at = env.catalog.changes;
             }
-            let record = Record::Regex(
-                self.id.to_string(),
-                pattern.to_string(),
-                Some(found.clone()),
-            );
-            records.push(record);
-            self.patterns.insert(pattern, Arc::new(found));
+            // Its topics follow: they are among what is found.
+            self.patterns.insert(pattern, Arc::default());
         }
         Ok(resubscribes)
     }

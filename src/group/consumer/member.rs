@@ -62,7 +62,17 @@ impl Member {
         let topics = self.about.subscribed_topic_names.iter();
         let partitions = [&self.assigned, &self.revoking, &self.target];
         let partitions = partitions.into_iter().flat_map(pairs).count();
+        let about = &self.about;
+        let optional = [
+            &about.instance_id,
+            &about.rack_id,
+            &about.subscribed_topic_regex,
+            &about.server_assignor,
+        ];
+        let names = optional.into_iter().flatten().map(String::len);
+        let names = names.chain([about.client_id.len(), about.client_host.len()]);
         768 + said.sum::<usize>()
+            + names.sum::<usize>()
             + topics.map(|topic| 32 + topic.len()).sum::<usize>()
             + partitions * 16
     }

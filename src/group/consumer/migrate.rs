@@ -8,6 +8,7 @@
 use super::checks::{check, refused};
 use super::classic::{assignment, consumer_assignment};
 use super::member::{Member, Seat, gathered, listed, pairs};
+use super::patterns::Found;
 use super::{ConsumerGroup, Fault};
 use crate::api::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use crate::api::join_group::JoinGroupRequestProtocol;
@@ -29,6 +30,7 @@ impl ConsumerGroup {
     pub fn take_over<W: Clone>(
         classic: &ClassicGroup<W>,
         request: ConsumerGroupHeartbeatRequest,
+        found: Found,
         asker: Asker<W>,
         env: &Env<'_>,
         effects: &mut Effects<W>,
@@ -59,13 +61,17 @@ impl ConsumerGroup {
             }
         };
         group.step(
-            Event::Asked(Box::new(Ask::ConsumerHeartbeat(request)), asker),
+            Event::Asked(Box::new(Ask::ConsumerHeartbeat(request, found)), asker),
             env,
             &mut leads_to,
         );
         match leads_to.told.last() {
             // Nothing of it happened, then.
             Some((_, Told::ConsumerHeartbeat(answer))) if answer.error_code != 0 => {
+                effects.told.extend(leads_to.told.pop());
+                None
+            }
+            Some((_, Told::LookUp(_))) => {
                 effects.told.extend(leads_to.told.pop());
                 None
             }

@@ -286,7 +286,7 @@ impl Client for Either {
             Told::Heartbeat(heard) if heard.error_code != 0 => old.failed(heard.error_code),
             Told::Heartbeat(_) => {}
             Told::Leave(_) => old.failed(ErrorCode::UnknownMemberId.code()),
-            Told::ConsumerHeartbeat(_) => panic!("another protocol's answer"),
+            Told::ConsumerHeartbeat(_) | Told::LookUp(_) => panic!("another protocol's answer"),
         }
     }
 

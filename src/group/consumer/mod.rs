@@ -40,6 +40,8 @@ use member::{Member, MemberState, Seat};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use patterns::{Found, LookUp};
+
 /// Why a request is refused: Kafka's code and sentence.
 pub type Fault = (ErrorCode, String);
 
@@ -144,9 +146,14 @@ impl ConsumerGroup {
             return self.expire(env, records);
         };
         let told = match *ask {
-            Ask::ConsumerHeartbeat(request) => {
-                let answer = self.heartbeat(request, &asker, env, records);
-                Told::ConsumerHeartbeat(answer.unwrap_or_else(checks::refused))
+            Ask::ConsumerHeartbeat(request, found) => {
+                match self.missing_look_up(&request, &found, env) {
+                    Some(look_up) => Told::LookUp(Box::new(look_up)),
+                    None => {
+                        let answer = self.heartbeat(request, &found, &asker, env, records);
+                        Told::ConsumerHeartbeat(answer.unwrap_or_else(checks::refused))
+                    }
+                }
             }
             Ask::Join(request) => Told::Join(self.classic_join(request, &asker, env, records)),
             Ask::Sync(request) => Told::Sync(self.classic_sync(request, env)),
@@ -221,11 +228,16 @@ impl ConsumerGroup {
         self.empty_since_ms
     }
 
-    /// About how much memory its members and patterns take.
+    /// About how much memory its members and patterns take. Each of a member's three records names the group, and so
+    /// do those that take them back.
     pub fn bytes(&self) -> usize {
-        let members = self.members.values().map(|seat| seat.member.bytes());
+        let names = 3 * self.id.len();
+        let members = self.members.iter();
+        let members = members.map(|(id, seat)| names + id.len() + seat.member.bytes());
+        let patterns = self.patterns.keys().map(|pattern| 64 + pattern.len());
         let topics = self.patterns.values().flat_map(|found| &found.topics);
-        members.sum::<usize>() + topics.map(|topic| 32 + topic.len()).sum::<usize>()
+        let topics = topics.map(|topic| 32 + topic.len());
+        members.chain(patterns).chain(topics).sum()
     }
 
     /// Whether nobody is in it.

@@ -1,6 +1,7 @@
 //! The new protocol's part of the property test: clients that send heartbeats and do as they are told.
 
 use super::ConsumerGroup;
+use super::Found;
 use super::member::{EPOCH_AWAY, owned, pairs};
 use crate::api::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, TopicPartitions,
@@ -189,7 +190,11 @@ impl Client for Modern {
 
     fn ask(&mut self, _: &mut StdRng) -> (Ask, i16, bool) {
         let request = self.heartbeat(self.epoch);
-        (Ask::ConsumerHeartbeat(request), 1, !self.news)
+        (
+            Ask::ConsumerHeartbeat(request, Found::default()),
+            1,
+            !self.news,
+        )
     }
 
     fn told(&mut self, told: &Told) {
@@ -214,7 +219,10 @@ impl Client for Modern {
                 self.epoch
             }
         };
-        (Ask::ConsumerHeartbeat(self.heartbeat(epoch)), 1)
+        (
+            Ask::ConsumerHeartbeat(self.heartbeat(epoch), Found::default()),
+            1,
+        )
     }
 
     fn is_in(&self, generation: i32) -> bool {

@@ -2,12 +2,13 @@
 
 use super::ConsumerGroup;
 use super::member::{listed, pattern};
-use super::patterns::{LOOK_UP_INTERVAL_MIN_MS, look_up};
+use super::patterns::Found;
 use crate::group::Env;
 use crate::group::assignors::{Counts, Subscriber, assign};
 use crate::group::records::{
     ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataValue,
-    ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataValue, Record,
+    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberValue,
+    ConsumerGroupTargetAssignmentMetadataValue, Record,
 };
 use crate::wire::Uuid;
 use std::collections::{BTreeSet, HashMap};
@@ -81,29 +82,29 @@ impl ConsumerGroup {
         records.push(Record::TargetEpoch(self.id.to_string(), Some(value)));
     }
 
-    /// Looks all patterns up again, when topics have changed, and at least in the interval that is set; says whether
-    /// one of them stands for other topics now.
-    pub(super) fn look_up_again(&mut self, env: &Env<'_>, records: &mut Vec<Record>) -> bool {
-        let interval_ms = match self.looked_up_at == env.catalog.changes {
-            true => i64::from(env.config.group_consumer_regex_refresh_interval_ms),
-            false => LOOK_UP_INTERVAL_MIN_MS,
-        };
-        let due = |then_ms| env.now_ms > then_ms + interval_ms;
-        if self.patterns.is_empty() || !self.looked_up_ms.is_none_or(due) {
-            return false;
-        }
-        self.looked_up_ms = Some(env.now_ms);
-        self.looked_up_at = env.catalog.changes;
+    /// Takes in what the patterns were found to stand for; says whether that is other topics for one of them.
+    pub(super) fn renew_patterns(
+        &mut self,
+        found: &Found,
+        env: &Env<'_>,
+        records: &mut Vec<Record>,
+    ) -> bool {
         let mut changed = false;
         for (pattern, known) in &mut self.patterns {
             // One that was taken once is taken again, unless the limits are other ones now.
-            let Ok(found) = look_up(pattern, env) else {
+            let Some(Ok(topics)) = found.topics.get(&**pattern) else {
                 continue;
             };
-            changed |= found.topics != known.topics;
+            changed |= *topics != known.topics;
+            self.looked_up_at = found.changes;
+            let value = ConsumerGroupRegularExpressionValue {
+                topics: topics.clone(),
+                version: found.changes as i64,
+                timestamp: env.time_ms,
+            };
             let (group, pattern) = (self.id.to_string(), pattern.to_string());
-            records.push(Record::Regex(group, pattern, Some(found.clone())));
-            *known = Arc::new(found);
+            records.push(Record::Regex(group, pattern, Some(value.clone())));
+            *known = Arc::new(value);
         }
         changed
     }

@@ -104,11 +104,17 @@ impl Bench {
     fn ask(&mut self, ask: Ask, version: i16) -> Told {
         let (mut told, _) = self.step(Event::Asked(Box::new(ask), asker(version)));
         assert_eq!(told.len(), 1);
-        told.remove(0)
+        match told.remove(0) {
+            Told::LookUp(look_up) => {
+                let (request, found) = look_up.run();
+                self.ask(Ask::ConsumerHeartbeat(request, found), version)
+            }
+            told => told,
+        }
     }
 
     fn send(&mut self, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
-        match self.ask(Ask::ConsumerHeartbeat(request), 1) {
+        match self.ask(Ask::ConsumerHeartbeat(request, Found::default()), 1) {
             Told::ConsumerHeartbeat(answer) => answer,
             other => panic!("{other:?}"),
         }
@@ -238,7 +244,10 @@ fn the_first_heartbeat_makes_the_group_and_gives_all() {
 fn a_heartbeat_without_news_writes_nothing_and_tells_nothing() {
     let mut bench = Bench::new();
     bench.join("m");
-    let event = Event::Asked(Box::new(Ask::ConsumerHeartbeat(alive("m", 1))), asker(1));
+    let event = Event::Asked(
+        Box::new(Ask::ConsumerHeartbeat(alive("m", 1), Found::default())),
+        asker(1),
+    );
     let (told, records) = bench.step(event);
     assert_eq!(records, 0);
     let [Told::ConsumerHeartbeat(answer)] = &told[..] else {

@@ -217,7 +217,7 @@ impl Client for Classic {
             Told::Heartbeat(heard) if heard.error_code != 0 => self.failed(heard.error_code),
             Told::Heartbeat(_) => {}
             Told::Leave(_) => self.failed(ErrorCode::UnknownMemberId.code()),
-            Told::ConsumerHeartbeat(_) => panic!("another protocol's answer"),
+            Told::ConsumerHeartbeat(_) | Told::LookUp(_) => panic!("another protocol's answer"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Joining a classic group: ids, checks, the choice of a protocol, and joins that change nothing.
 
+use super::super::join::PENDING_MAX;
 use super::*;
 
 #[test]
@@ -229,4 +230,20 @@ fn a_join_of_version_0_has_one_timeout() {
     );
     let (_, member) = bench.group.members().next().unwrap();
     assert_eq!(member.rebalance_timeout_ms, SESSION_MS);
+}
+
+/// P7: an id that nobody came back with goes when too many others were given out since.
+#[test]
+fn ids_that_were_given_out_are_so_many_at_most() {
+    let mut bench = Bench::new();
+    let mut ids = Vec::new();
+    for _ in 0..=PENDING_MAX {
+        let asked = bench.join(join("", "a"));
+        ids.push(bench.joined(asked).member_id);
+    }
+    let asked = bench.join(join(&ids[0], "a"));
+    let code = bench.joined(asked).error_code;
+    assert_eq!(code, ErrorCode::UnknownMemberId.code());
+    bench.join(join(&ids[1], "a"));
+    assert_eq!(bench.state(), "PreparingRebalance");
 }

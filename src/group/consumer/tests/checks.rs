@@ -6,7 +6,7 @@ fn refused(change: impl FnOnce(&mut ConsumerGroupHeartbeatRequest), version: i16
     let mut bench = Bench::new();
     let mut request = joining("m");
     change(&mut request);
-    let told = bench.ask(Ask::ConsumerHeartbeat(request), version);
+    let told = bench.ask(Ask::ConsumerHeartbeat(request, Found::default()), version);
     let Told::ConsumerHeartbeat(answer) = told else {
         panic!("{told:?}");
     };
@@ -81,7 +81,7 @@ fn a_group_that_is_not_there_is_not_found() {
 #[test]
 fn version_0_lets_the_broker_make_the_member_id() {
     let mut bench = Bench::new();
-    let told = bench.ask(Ask::ConsumerHeartbeat(joining("")), 0);
+    let told = bench.ask(Ask::ConsumerHeartbeat(joining(""), Found::default()), 0);
     let Told::ConsumerHeartbeat(answer) = told else {
         panic!("{told:?}");
     };

@@ -78,9 +78,18 @@ fn take_over(
     classic: &ClassicGroup<()>,
     request: ConsumerGroupHeartbeatRequest,
 ) -> ConsumerGroupHeartbeatResponse {
+    take_over_with(bench, classic, request, Found::default())
+}
+
+fn take_over_with(
+    bench: &mut Bench,
+    classic: &ClassicGroup<()>,
+    request: ConsumerGroupHeartbeatRequest,
+    found: Found,
+) -> ConsumerGroupHeartbeatResponse {
     let effects = &mut Effects::default();
     let taken = with_env(bench, |env| {
-        ConsumerGroup::take_over(classic, request, asker(1), env, effects)
+        ConsumerGroup::take_over(classic, request, found, asker(1), env, effects)
     });
     if let Some(group) = taken {
         bench.group = group;
@@ -88,6 +97,10 @@ fn take_over(
     bench.log.append(&mut effects.records);
     match effects.told.pop() {
         Some((_, Told::ConsumerHeartbeat(answer))) => answer,
+        Some((_, Told::LookUp(look_up))) => {
+            let (request, found) = look_up.run();
+            take_over_with(bench, classic, request, found)
+        }
         other => panic!("{other:?}"),
     }
 }

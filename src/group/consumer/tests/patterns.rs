@@ -92,3 +92,17 @@ fn group_consumer_regex_refresh_interval_ms_says_how_often_patterns_are_looked_u
     assert_eq!(bench.beat("m", 1).member_epoch, 1);
     assert_eq!(looked_up(&bench), 2);
 }
+
+/// A pattern that takes a minute for 10,000 topics costs the control thread nothing: the heartbeat comes back with what
+/// is to be looked up, nothing has changed, and the group's other members are served meanwhile.
+#[test]
+fn a_pattern_is_looked_up_by_its_own_connection() {
+    let mut bench = Bench::new();
+    bench.join("other");
+    let ask = Ask::ConsumerHeartbeat(wanting("m", 0, "(a?){1000}b"), Found::default());
+    let event = Event::Asked(Box::new(ask), asker(1));
+    let (told, records) = bench.step(event);
+    assert!(matches!(told[..], [Told::LookUp(_)]), "{told:?}");
+    assert_eq!((records, bench.describe().members.len()), (0, 1));
+    assert_eq!(bench.beat("other", 1).error_code, 0);
+}
