@@ -48,8 +48,13 @@ messages! {
 }
 
 /// The features and their levels, each the only one that is supported: which records the catalog holds, as of Kafka
-/// 4.0 (`IBP_4_0_IV3`), and that groups may speak the consumer protocol (KIP-848).
-pub const FEATURES: [(&str, i16); 2] = [("metadata.version", 25), ("group.version", 1)];
+/// 4.0 (`IBP_4_0_IV3`), that groups may speak the consumer protocol (KIP-848), and that `min.insync.replicas` is the
+/// same for all brokers (KIP-966).
+pub const FEATURES: [(&str, i16); 3] = [
+    ("metadata.version", 25),
+    ("group.version", 1),
+    ("eligible.leader.replicas.version", 1),
+];
 
 /// Answers with every API of [`APIS`], hence with nothing that is not built.
 pub fn handle(version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse {

@@ -3,6 +3,8 @@
 //! # Behavior
 //! - A filter names kinds of entities, each by an exact name, by "all others" (default), or by any of the two; an
 //!   entity is told if it has all of them, and with `strict` only if it has no other.
+//! - The entities of one kind come before those of two: Kafka's order is that of a hash table, in which clients' own
+//!   tests find the user before the user's client-id.
 //! - No components: with `strict` nothing matches, else everything does.
 //!
 //! # Version notes
@@ -11,7 +13,10 @@
 use super::{Call, NOTHING_SAID};
 use crate::control::Fault;
 use crate::error::ErrorCode;
-use crate::quota::{CLIENT_ID, Entity, IP, Table, USER};
+use crate::quota::{
+    CLIENT_ID, CONNECTION_CREATION_RATE, CONSUMER_BYTE_RATE, CONTROLLER_MUTATION_RATE, Entity, IP,
+    PRODUCER_BYTE_RATE, REQUEST_PERCENTAGE, Table, USER,
+};
 use crate::wire::messages;
 use std::collections::BTreeMap;
 
@@ -49,6 +54,16 @@ messages! {
 const MATCH_EXACT: i8 = 0;
 const MATCH_DEFAULT: i8 = 1;
 const MATCH_SPECIFIED: i8 = 2;
+
+/// All keys, in the order in which Kafka tells those that were set together (that of its hash table); clients' tests
+/// compare the list as it is.
+const KEYS: [&str; 5] = [
+    CONNECTION_CREATION_RATE,
+    CONSUMER_BYTE_RATE,
+    CONTROLLER_MUTATION_RATE,
+    REQUEST_PERCENTAGE,
+    PRODUCER_BYTE_RATE,
+];
 
 /// What of an entity a component asks for.
 enum Wanted {
@@ -149,15 +164,21 @@ fn describe(table: &Table, filter: &BTreeMap<String, Wanted>, strict: bool) -> V
         entity_type: kind.clone(),
         entity_name: name.clone(),
     };
-    let value = |(key, value): (&String, &f64)| ValueData {
-        key: key.clone(),
-        value: *value,
+    let values = |set: &BTreeMap<String, f64>| {
+        let value = |key: &&str| {
+            let (key, value) = set.get_key_value(*key)?;
+            let (key, value) = (key.clone(), *value);
+            Some(ValueData { key, value })
+        };
+        KEYS.iter().filter_map(value).collect()
     };
-    let matching = table.iter().filter(|(entity, _)| matches(entity));
+    let mut matching: Vec<_> = table.iter().filter(|(entity, _)| matches(entity)).collect();
+    matching.sort_by_key(|(entity, _)| entity.len());
     matching
-        .map(|(entity, values)| EntryData {
+        .into_iter()
+        .map(|(entity, set)| EntryData {
             entity: entity.iter().map(part).collect(),
-            values: values.iter().map(value).collect(),
+            values: values(set),
         })
         .collect()
 }

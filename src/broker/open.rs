@@ -7,9 +7,9 @@ use super::directories::look_around;
 use super::metadata::Metadata;
 use super::replay::for_each_record;
 use crate::api::api_versions::FEATURES;
-use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, State, Topic};
+use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic};
 use crate::compress::Decoders;
-use crate::config::TopicConfig;
+use crate::config::{MIN_INSYNC_REPLICAS, TopicConfig};
 use crate::control::{
     BrokerTime, Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir,
     partition_record,
@@ -21,7 +21,7 @@ use crate::storage::checkpoint::{self, MetaProperties};
 use crate::storage::{Log, Partition, Report, Snapshot, Start, Status};
 use crate::sys;
 use crate::wire::Uuid;
-use crate::wire::metadata_records::{FeatureLevelRecord, MetadataRecord};
+use crate::wire::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
 use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -81,7 +81,15 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
                 feature_level,
             })
         };
-        metadata.append(&FEATURES.map(level))?;
+        let min_isr = MetadataRecord::Config(ConfigRecord {
+            resource_type: RESOURCE_BROKER,
+            resource_name: String::new(),
+            name: MIN_INSYNC_REPLICAS.into(),
+            value: Some("1".into()),
+        });
+        let mut records = FEATURES.map(level).to_vec();
+        records.push(min_isr);
+        metadata.append(&records)?;
     }
     set_dynamic(rooms, &metadata.state);
     let adopted = look_around(rooms, &metadata.state)?;

@@ -31,6 +31,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use table::{BROKER, BROKER_UNREAD, GROUP, REFUSED, TOPIC, TOPIC_UNREAD};
 
+/// The setting that a new cluster has for all brokers alike, as Kafka's does since eligible leader replicas (KIP-966).
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
 /// What was set of one resource, by name.
 pub type Overrides = BTreeMap<String, String>;
 

@@ -12,7 +12,8 @@ use crate::catalog::{
     RESOURCE_TOPIC, State, Topic, check_name,
 };
 use crate::config::{
-    self, Config, GroupConfig, Overrides, TopicConfig, broker_setting, check_dynamic,
+    self, Config, Dynamic, GroupConfig, MIN_INSYNC_REPLICAS, Overrides, TopicConfig,
+    broker_setting, check_dynamic,
 };
 use crate::error::ErrorCode;
 use crate::wire::metadata_records::{ConfigRecord, MetadataRecord};
@@ -239,6 +240,7 @@ fn check_topic(state: &State, config: &Config, name: &str, new: &Overrides) -> R
 
 fn check_broker(state: &State, config: &Config, name: &str, new: &Overrides) -> Result<(), Fault> {
     let mut dynamic = state.dynamic(config.node_id);
+    check_min_isr(&dynamic, name, new)?;
     match name {
         "" => dynamic.cluster.clone_from(new),
         _ => dynamic.node.clone_from(new),
@@ -247,6 +249,22 @@ fn check_broker(state: &State, config: &Config, name: &str, new: &Overrides) -> 
         .and_then(|()| config.with(dynamic))
         .map_err(|error| invalid(error.to_string()))?;
     Ok(())
+}
+
+/// A new cluster has the least number of in-sync replicas set for all brokers alike, and keeps it so (KIP-966).
+fn check_min_isr(old: &Dynamic, name: &str, new: &Overrides) -> Result<(), Fault> {
+    let set = |settings: &Overrides| settings.contains_key(MIN_INSYNC_REPLICAS);
+    let sentence = match name {
+        "" if set(&old.cluster) && !set(new) => {
+            format!("Cluster-level {MIN_INSYNC_REPLICAS} cannot be removed while ELR is enabled.")
+        }
+        "" => return Ok(()),
+        _ if set(new) => {
+            format!("Broker-level {MIN_INSYNC_REPLICAS} cannot be altered while ELR is enabled.")
+        }
+        _ => return Ok(()),
+    };
+    Err((ErrorCode::InvalidConfig, sentence))
 }
 
 fn check_group(config: &Config, name: &str, new: &Overrides) -> Result<(), Fault> {

@@ -299,11 +299,7 @@ fn a_topics_settings_are_described_with_their_sources() {
     assert_eq!(setting(&described, "retention.ms"), (Some("60000"), 1));
     assert_eq!(setting(&described, "segment.bytes"), (Some("2000000"), 4));
     assert_eq!(setting(&described, "cleanup.policy"), (Some("delete"), 5));
-    for documented in [
-        "min.insync.replicas",
-        "max.message.bytes",
-        "compression.type",
-    ] {
+    for documented in ["max.message.bytes", "compression.type"] {
         assert_eq!(setting(&described, documented).1, 5, "{documented}");
     }
     let retention = &described
@@ -333,7 +329,7 @@ fn the_brokers_settings_are_described() {
         setting(&described, "delete.topic.enable"),
         (Some("true"), 5)
     );
-    assert_eq!(describe(&mut client, BROKER, "").configs, []);
+    assert_eq!(describe(&mut client, BROKER, "").configs.len(), 1);
     for (kind, name) in [(BROKER, "4"), (BROKER, "x"), (99, "x"), (-1, "")] {
         assert_eq!(
             describe(&mut client, kind, name).error_code,

@@ -114,7 +114,7 @@ fn what_is_set_is_described_by_filter_and_survives_a_restart() {
     assert_eq!(all.len(), 4);
     assert_eq!(told(c, vec![filter("user", 1, None)], true), [any]);
     let pair = "client-id=*,user=u: producer_byte_rate=2000";
-    assert_eq!(told(c, vec![filter("user", 2, None)], false), [pair, any]);
+    assert_eq!(told(c, vec![filter("user", 2, None)], false), [any, pair]);
     assert_eq!(told(c, vec![filter("user", 2, None)], true), [any]);
     let exact = vec![filter("user", 0, Some("u")), filter("client-id", 2, None)];
     assert_eq!(told(c, exact, true), [pair]);
@@ -132,7 +132,22 @@ fn what_is_set_is_described_by_filter_and_survives_a_restart() {
     let broker = Broker::start(data.path(), &[]);
     let c = &mut Client::connect(&broker.address);
     assert_eq!(told(c, vec![], false).len(), 3);
-    assert_eq!(told(c, vec![filter("user", 2, None)], false), [pair, any]);
+    assert_eq!(told(c, vec![filter("user", 2, None)], false), [any, pair]);
+}
+
+#[test]
+fn the_keys_of_one_entity_come_in_kafkas_order() {
+    let (_data, _broker, mut client) = start(&[]);
+    let c = &mut client;
+    for (key, value) in [
+        ("producer_byte_rate", 1.0),
+        ("consumer_byte_rate", 2.0),
+        ("request_percentage", 0.5),
+    ] {
+        set(c, &[("user", Some("u"))], key, Some(value));
+    }
+    let line = "user=u: consumer_byte_rate=2 request_percentage=0.5 producer_byte_rate=1";
+    assert_eq!(told(c, vec![], false), [line]);
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn a_brokers_settings_change_for_all_topics_in_kafkas_order_of_precedence() {
         setting(&describe(c, BROKER, ""), "message.max.bytes"),
         is("1000", 3)
     );
-    assert_eq!(describe(c, BROKER, "").configs.len(), 1);
+    assert_eq!(describe(c, BROKER, "").configs.len(), 2);
     broker.stop();
 
     let broker = Broker::start(data.path(), &["message.max.bytes=3000"]);
@@ -254,6 +254,27 @@ fn a_brokers_settings_change_for_all_topics_in_kafkas_order_of_precedence() {
     altered(c, BROKER, "", &[delete("message.max.bytes")]);
     c.store("t", &big);
     assert_eq!(told(c, TOPIC, "t", "max.message.bytes"), is("3000", 4));
+}
+
+/// A new cluster of Kafka 4.1 or later has this from the start, and clients' own tests look for it.
+#[test]
+fn the_least_in_sync_replicas_are_set_for_all_brokers_alike() {
+    let (_data, _broker, mut client) = start(&[]);
+    let c = &mut client;
+    c.create("t", &[]);
+    let name = "min.insync.replicas";
+    for (kind, resource) in [(TOPIC, "t"), (BROKER, "1"), (BROKER, "")] {
+        assert_eq!(told(c, kind, resource, name), is("1", 3));
+    }
+    altered(c, BROKER, "", &[set(name, "1")]);
+    altered(c, TOPIC, "t", &[set(name, "1")]);
+    assert_eq!(told(c, TOPIC, "t", name), is("1", 1));
+    let code = ErrorCode::InvalidConfig;
+    let dropped = replace(c, 2, BROKER, "", &[("num.io.threads", Some("4"))], false);
+    assert_eq!(dropped.0, code.code());
+    refused(c, BROKER, "", delete(name), code);
+    refused(c, BROKER, "1", set(name, "1"), code);
+    assert_eq!(told(c, BROKER, "", name), is("1", 3));
 }
 
 #[test]
