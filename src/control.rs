@@ -15,7 +15,7 @@ mod settings;
 
 pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
-pub use clock::BrokerTime;
+pub use clock::{BrokerTime, CLOCK_FLOOR_MS};
 pub use plan::{
     Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, check_replicas, partition_record,
     topic_records,

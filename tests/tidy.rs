@@ -285,11 +285,20 @@ fn the_house_is_tidy() {
         .iter()
         .flat_map(|(path, text)| test_modules(path, text))
         .collect();
-    for path in tests {
-        let text = found
-            .remove(&path)
-            .unwrap_or_else(|| panic!("no file {path}"));
-        found.insert(format!("tests of {path}"), text);
+    for test in tests {
+        assert!(found.contains_key(&test), "no file {test}");
+        // With the modules of its own.
+        let below = format!("{}/", test.trim_end_matches(".rs"));
+        let its = |path: &String| *path == test || path.starts_with(&below);
+        for path in found
+            .keys()
+            .filter(|path| its(path))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let text = found.remove(&path).unwrap_or_default();
+            found.insert(format!("tests of {path}"), text);
+        }
     }
     let mut wrong: Vec<String> = found
         .iter()

@@ -22,6 +22,7 @@ use crate::batch::check::{self, Checked, RecordError, Refusal, Rules};
 use crate::budget::Charge;
 use crate::catalog::Topic;
 use crate::config::TimestampType;
+use crate::control::CLOCK_FLOOR_MS;
 use crate::error::ErrorCode;
 use crate::quota::{Flow, Quotas};
 use crate::server::waiting::{Outcome, Ticket};
@@ -85,9 +86,6 @@ messages! {
 
 /// The first version that Kafka 4 serves; what is below is advertised all the same, and refused (KAFKA-18659).
 const VERSION_MIN: i16 = 3;
-
-/// 2026-01-01, UTC: no clock that is right says less.
-const CLOCK_FLOOR_MS: i64 = 1_767_225_600_000;
 
 /// Who may write to internal topics (Kafka's `AdminUtils.ADMIN_CLIENT_ID`).
 const ADMIN_CLIENT_ID: &str = "__admin_client";

@@ -132,16 +132,19 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
 /// Puts what was set while earlier brokers ran over what this one was started with.
 fn set_dynamic(rooms: &Rooms, state: &State) {
     let config = rooms.settings.get();
-    match config.with(state.dynamic(config.node_id)) {
-        Ok(new) => {
-            if new.topic_defaults() != config.topic_defaults() {
-                // P2: said once at start.
-                new.durability_notice().inspect(|line| log::warn!("{line}"));
-            }
-            rooms.settings.set(Arc::new(new));
+    let dynamic = state.dynamic(config.node_id);
+    let new = config.with(dynamic.clone()).unwrap_or_else(|_| {
+        let (new, faults) = config.with_what_fits(dynamic);
+        for error in faults {
+            log::error!("a setting that was changed at run time is not used: {error}");
         }
-        Err(error) => log::error!("settings that were changed at run time are not used: {error}"),
+        new
+    });
+    if new.topic_defaults() != config.topic_defaults() {
+        // P2: said once at start.
+        new.durability_notice().inspect(|line| log::warn!("{line}"));
     }
+    rooms.settings.set(Arc::new(new));
 }
 
 /// Makes the data directory, and its own entry and those above it durable.

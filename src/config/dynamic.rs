@@ -7,7 +7,7 @@
 //! lower layer's, whichever name comes first within a layer.
 
 use super::table::{TOPIC, TOPIC_UNREAD};
-use super::{Overrides, Synonym, broker_rows, unknown};
+use super::{Config, Overrides, Synonym, broker_rows, unknown};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +44,41 @@ impl Dynamic {
             given.insert(name.clone(), value.trim().to_owned());
         }
         given
+    }
+}
+
+impl Config {
+    /// As [`Config::with`], setting by setting, for what an earlier version took and this one does not, or what only
+    /// together makes no sense: the settings that can be in force, and why the others are not.
+    pub fn with_what_fits(&self, dynamic: Dynamic) -> (Config, Vec<Error>) {
+        let mut faults = Vec::new();
+        let groups = Dynamic {
+            groups: dynamic.groups,
+            ..Dynamic::default()
+        };
+        let (mut kept, mut config) = match self.with(groups.clone()) {
+            Ok(config) => (groups, config),
+            Err(error) => {
+                faults.push(error);
+                (Dynamic::default(), self.clone())
+            }
+        };
+        let cluster = dynamic.cluster.into_iter().map(|setting| (false, setting));
+        let node = dynamic.node.into_iter().map(|setting| (true, setting));
+        for (of_node, (name, value)) in cluster.chain(node) {
+            let mut more = kept.clone();
+            let layer = if of_node {
+                &mut more.node
+            } else {
+                &mut more.cluster
+            };
+            layer.insert(name, value);
+            match self.with(more.clone()) {
+                Ok(with_it) => (kept, config) = (more, with_it),
+                Err(error) => faults.push(error),
+            }
+        }
+        (config, faults)
     }
 }
 

@@ -245,6 +245,12 @@ pub(super) const BROKER_UNREAD: &[Setting] = rows! {
         "How long Kafka waits between two log-ins to Kerberos.";
     "log.retention.check.interval.ms": i64 = Some("300000"), AtLeast(1), NO_RETENTION, <- &[],
         "How often logs are looked at for segments to delete.";
+    "log.cleaner.enable": bool = Some("true"), Any, NO_COMPACTION, <- &[],
+        "Whether topics with cleanup.policy=compact are compacted.";
+    "log.cleaner.threads": i32 = Some("1"), AtLeast(0), NO_COMPACTION, <- &[],
+        "Threads that compact.";
+    "log.cleaner.dedupe.buffer.size": i64 = Some("134217728"), AtLeast(1), NO_COMPACTION, <- &[],
+        "Memory, in bytes, for the keys of logs that are compacted.";
 };
 
 settings! {

@@ -386,6 +386,29 @@ fn is_tested(dir: &Path, test: &str) -> bool {
     })
 }
 
+/// One that an earlier version took must not cost the others at a start.
+#[test]
+fn a_changed_setting_that_cannot_be_costs_no_other() {
+    let set = |pairs: &[(&str, &str)]| -> Overrides {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    };
+    let dynamic = Dynamic {
+        cluster: set(&[("message.max.bytes", "2000"), ("no.such", "1")]),
+        node: set(&[("max.connections", "none"), ("log.segment.bytes", "5000")]),
+        ..Dynamic::default()
+    };
+    let config = Config::default();
+    assert!(config.with(dynamic.clone()).is_err());
+    let (config, faults) = config.with_what_fits(dynamic);
+    assert_eq!(config.topic_defaults().max_message_bytes, 2000);
+    assert_eq!(config.topic_defaults().segment_bytes, 5000);
+    assert_eq!(config.connections_max, Config::default().connections_max);
+    assert!(!faults.is_empty());
+}
+
 /// In force, and without a test of the whole broker that could be named.
 const UNPROVEN: &[&str] = &[
     // How many threads a start reads logs with shows in nothing but its time.

@@ -123,22 +123,31 @@ impl Changes {
             });
         }
         let config = &self.config;
+        let segment_bytes = config.offsets_topic_segment_bytes.to_string();
         let overrides = [
-            ("cleanup.policy", "compact".to_owned()),
-            ("compression.type", "producer".to_owned()),
-            (
-                "segment.bytes",
-                config.offsets_topic_segment_bytes.to_string(),
-            ),
+            ("cleanup.policy", "compact"),
+            ("compression.type", "producer"),
+            ("segment.bytes", &segment_bytes),
         ];
         let topic = NewTopic {
             name: OFFSETS_TOPIC.into(),
-            partitions: config.offsets_topic_num_partitions,
-            replication_factor: 1,
-            overrides: overrides.map(|(name, value)| (name.into(), value)).into(),
+            overrides: overrides
+                .map(|(name, value)| (name.into(), value.into()))
+                .into(),
             ..NewTopic::default()
         };
-        let plan = plan::create_topics(&self.state, config, vec![topic], new_id);
+        // Not planned as a client's would be: no topic of a like name, `__consumer.offsets`, may be in its way.
+        let (id, partitions) = (new_id(), config.offsets_topic_num_partitions);
+        let plan = Plan {
+            records: plan::topic_records(&topic, id, partitions, config.node_id),
+            topics: vec![Planned {
+                name: Some(topic.name),
+                id,
+                partitions,
+                overrides: topic.overrides,
+                fault: None,
+            }],
+        };
         self.commit(&plan.records);
         self.busy = Some(Change::Make(plan, End::OffsetsTopic(reply)));
     }

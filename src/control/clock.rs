@@ -16,6 +16,10 @@ use std::path::Path;
 /// The file that it is saved in: the format's version, the number of lines that follow, ms since 1970.
 const FILE: &str = "broker-time-checkpoint";
 
+/// 2026-01-01, UTC: no clock that is right says less. A box without a battery may first boot in 1970, and broker time,
+/// at twice time's pace, would then be behind for as long as the box lives.
+pub const CLOCK_FLOOR_MS: i64 = 1_767_225_600_000;
+
 /// Broker time, as of the last look at the clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokerTime {
@@ -24,7 +28,7 @@ pub struct BrokerTime {
 }
 
 impl BrokerTime {
-    /// Goes on from what was saved; the very first one begins at the wall clock.
+    /// Goes on from what was saved; the very first one begins at the wall clock, if that can be.
     pub fn load(data: &Path) -> BrokerTime {
         let parse = |text: &str| match text.lines().collect::<Vec<_>>()[..] {
             ["0", "1", ms] => ms.parse().ok(),
@@ -35,7 +39,7 @@ impl BrokerTime {
             None
         });
         BrokerTime {
-            time_ms: saved.unwrap_or_else(wall_clock_ms),
+            time_ms: saved.unwrap_or_else(wall_clock_ms).max(CLOCK_FLOOR_MS),
             boot_ms: sys::boot_clock_ms(),
         }
     }
@@ -68,25 +72,40 @@ mod tests {
     use super::*;
 
     const START: BrokerTime = BrokerTime {
-        time_ms: 1_000_000,
+        time_ms: CLOCK_FLOOR_MS + 1_000_000,
         boot_ms: 500,
     };
 
     #[test]
     fn a_wall_clock_in_1970_or_in_2056_ages_nothing_by_itself() {
         let mut time = START;
-        assert_eq!(time.advance(1_500, 0), 1_001_000);
-        assert_eq!(time.advance(1_500, 2_700_000_000_000), 1_001_000);
-        assert_eq!(time.advance(2_500, 2_700_000_000_000), 1_003_000);
-        assert_eq!(time.advance(3_500, 0), 1_004_000);
+        assert_eq!(time.advance(1_500, 0), CLOCK_FLOOR_MS + 1_001_000);
+        assert_eq!(
+            time.advance(1_500, 2_700_000_000_000),
+            CLOCK_FLOOR_MS + 1_001_000
+        );
+        assert_eq!(
+            time.advance(2_500, 2_700_000_000_000),
+            CLOCK_FLOOR_MS + 1_003_000
+        );
+        assert_eq!(time.advance(3_500, 0), CLOCK_FLOOR_MS + 1_004_000);
     }
 
     #[test]
     fn it_meets_the_wall_clock_and_then_keeps_its_pace() {
         let mut time = START;
-        assert_eq!(time.advance(1_500, 1_001_500), 1_001_500);
-        assert_eq!(time.advance(2_500, 1_002_500), 1_002_500);
-        assert_eq!(time.advance(2_000, 1_002_500), 1_002_500);
+        assert_eq!(
+            time.advance(1_500, CLOCK_FLOOR_MS + 1_001_500),
+            CLOCK_FLOOR_MS + 1_001_500
+        );
+        assert_eq!(
+            time.advance(2_500, CLOCK_FLOOR_MS + 1_002_500),
+            CLOCK_FLOOR_MS + 1_002_500
+        );
+        assert_eq!(
+            time.advance(2_000, CLOCK_FLOOR_MS + 1_002_500),
+            CLOCK_FLOOR_MS + 1_002_500
+        );
     }
 
     #[test]
@@ -94,6 +113,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         START.save(dir.path()).unwrap();
         assert_eq!(BrokerTime::load(dir.path()).time_ms, START.time_ms);
+        std::fs::write(dir.path().join(FILE), "0\n1\n86400000\n").unwrap();
+        assert_eq!(BrokerTime::load(dir.path()).time_ms, CLOCK_FLOOR_MS);
         std::fs::write(dir.path().join(FILE), "garbage").unwrap();
         let wall = wall_clock_ms();
         assert!(BrokerTime::load(dir.path()).time_ms >= wall);

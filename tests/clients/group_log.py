@@ -12,10 +12,11 @@ def faults(events, loose=()):
 
     Members in `loose` have clients that do what brokers cannot prevent: kafka-python and @platformatic/kafka may go on
     from a position that they had generations ago, and the latter repeats a refused commit in the next generation,
-    though it may have lost the partition. Their floor is lower by that.
+    though it may have lost the partition; or commits by the new generation already what it read in the last one, before
+    it tells that it lost the partition. Their floor is lower by that.
     """
     found, committed, owners = [], {}, {}
-    floor, position = {}, {}
+    floor, position, lost = {}, {}, {}
     repeated = [
         (event["sent"], event["t"], event["o"]) for member, event in events if event["e"] == "committed" and member in loose
     ]
@@ -30,6 +31,7 @@ def faults(events, loose=()):
         elif kind == "revoked":
             for p in partitions:
                 floor.pop((member, p), None)
+                lost[member, p] = event["t"]
         elif kind == "read":
             p, (first, last) = partitions, event["o"]
             if (member, p) not in floor:
@@ -45,7 +47,8 @@ def faults(events, loose=()):
             for p, offset in event["o"].items():
                 p = int(p)
                 before = [owner for since, owner in owners.get(p, ()) if since <= event["sent"]]
-                if before and before[-1] != member:
+                knew = member not in loose or (member, p) not in floor and lost.get((member, p), 0) <= event["sent"]
+                if before and before[-1] != member and knew:
                     found.append(f"{member} could commit {offset} to {p}, which was {before[-1]}'s by then")
                 if offset < committed.get(p, 0) and member not in loose:
                     found.append(f"{member} committed {offset} to {p} after {committed[p]}")

@@ -74,7 +74,7 @@ async function member(bootstrap, groupId, topic, ...texts) {
     }
   })
   await members.stopped()
-  await consumer.disconnect()
+  await members.leave(() => consumer.disconnect())
 }
 
 main(produce, member)

@@ -74,8 +74,7 @@ async function member(bootstrap, groupId, topic, ...texts) {
   }
   await commit()
   log.revoked()
-  await consumer.close(true)
-  process.exit(0)
+  await members.leave(() => consumer.close(true))
 }
 
 main(produce, member)

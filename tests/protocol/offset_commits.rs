@@ -214,6 +214,16 @@ fn offsets_that_cannot_be_read_are_not_told_to_be_none() {
     assert_eq!(fetched(&mut client, "g"), [of("t", 5, "")]);
 }
 
+/// Names that differ in '.' and '_' alone collide, which must not keep groups from their own topic.
+#[test]
+fn a_topic_of_a_like_name_does_not_keep_groups_out() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("__consumer.offsets", &[]);
+    client.create("t", &[]);
+    assert_eq!(committed(&mut client, 9, &commit("g", "t", 1, "")), 0);
+    assert_eq!(fetched(&mut client, "g"), [of("t", 1, "")]);
+}
+
 #[test]
 fn a_topic_made_again_has_nothing_committed() {
     let (data, broker, mut client) = start(&[]);
