@@ -57,16 +57,6 @@ class Log {
 // Resolves when the standard input has ended: a member then leaves.
 const stopped = () => new Promise(resolve => process.stdin.on('end', resolve).resume())
 
-// After lost connections a client may leave its group and then wait for ever, or keep Node alive: that the broker has
-// let it go, the judge sees by itself.
-const LEAVING_MS = 10_000
-
-// Leaves by the function `close`, and ends.
-async function leave(close) {
-  await Promise.race([close(), new Promise(resolve => setTimeout(resolve, LEAVING_MS))])
-  process.exit(0)
-}
-
 const options = texts => Object.fromEntries(texts.map(text => text.split(/=(.*)/s, 2)))
 
-module.exports = { SESSION_MS, HEARTBEAT_MS, Log, stopped, leave, options }
+module.exports = { SESSION_MS, HEARTBEAT_MS, Log, stopped, options }

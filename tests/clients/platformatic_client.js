@@ -74,7 +74,8 @@ async function member(bootstrap, groupId, topic, ...texts) {
   }
   await commit()
   log.revoked()
-  await members.leave(() => consumer.close(true))
+  await consumer.close(true)
+  process.exit(0)
 }
 
 main(produce, member)
