@@ -122,7 +122,7 @@ pub fn run(config: Config) -> Result<()> {
         broker.writer.clone(),
         broker.catalog.clone(),
         opened.groups,
-        opened.time,
+        opened.clock.clone(),
         begin,
     );
     let control = spawn("control", move || control.run())?;

@@ -5,7 +5,6 @@
 
 mod changes;
 mod checkpoints;
-mod clock;
 mod coordinator;
 mod making;
 mod plan;
@@ -15,7 +14,6 @@ mod settings;
 
 pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
-pub use clock::{BrokerTime, CLOCK_FLOOR_MS};
 pub use plan::{
     Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, check_replicas, partition_record,
     topic_records,
@@ -25,6 +23,7 @@ pub use rooms::{MADE_TOGETHER, Rooms, Wanted, log_settings, partition_dir, unlin
 pub use settings::{NewSetting, NewSettings, SettingsPlan};
 
 use crate::catalog::{Published, State};
+use crate::clock::Clock;
 use crate::error::{ErrorCode, Result};
 use crate::group::{self, Asker, Groups};
 use crate::lock::{Mutex, Rank};
@@ -38,8 +37,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
-/// The token of the catalog's appends, of which one is under way at most.
-const CATALOG_TOKEN: u64 = 0;
+/// What control knows an append of its own by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// The catalog's, of which one is under way at most.
+    Catalog,
+    /// A group's, by the number that the groups gave it.
+    Group(u64),
+    /// A transaction's, by the number that the transactions gave it.
+    Transaction(u64),
+}
 
 /// So many events at most are taken up before the time is looked at.
 const EVENTS_BETWEEN_TICKS_MAX: u32 = 10_000;
@@ -122,7 +129,7 @@ enum Event {
         ticket: Ticket,
     },
     Committed {
-        token: u64,
+        token: Token,
         result: Result<Appended, Refusal>,
     },
     Dropped,
@@ -159,7 +166,7 @@ impl Mailbox {
     }
 
     /// From the writer: the append that control knows by `token` is done.
-    pub fn committed(&self, token: u64, result: Result<Appended, Refusal>) {
+    pub fn committed(&self, token: Token, result: Result<Appended, Refusal>) {
         self.post(Event::Committed { token, result });
     }
 
@@ -249,12 +256,12 @@ impl Control {
         writer: Arc<Queue>,
         published: Arc<Published>,
         groups: Groups<Reply>,
-        time: BrokerTime,
+        clock: Arc<Clock>,
         begin: Begin,
     ) -> Control {
         let coordinator = Coordinator::new(
             groups,
-            time,
+            clock,
             mailbox.clone(),
             writer.clone(),
             published.clone(),
@@ -286,7 +293,7 @@ impl Control {
                 (limit_ms, taken) = (self.coordinator.tick(&self.changes), 0);
             }
         }
-        self.changes.save_time(&self.coordinator.time());
+        self.changes.save_time(self.coordinator.clock());
         self.changes.into_checkpoints()
     }
 
@@ -326,17 +333,23 @@ impl Control {
                 ticket,
             } => self.changes.ask(request, (caller, ticket)),
             Event::Committed {
-                token: CATALOG_TOKEN,
+                token: Token::Catalog,
                 result,
             } => self.changes.committed(result),
-            Event::Committed { token, result } => {
-                self.coordinator.committed(token, result, &self.changes);
-            }
+            Event::Committed {
+                token: Token::Group(token),
+                result,
+            } => self.coordinator.committed(token, result, &self.changes),
+            // Nothing gives such a token out yet.
+            Event::Committed {
+                token: Token::Transaction(_),
+                ..
+            } => {}
             Event::Dropped => self.changes.dropped(),
             Event::GoOn => self.changes.take_step(),
             Event::RecoveryPoints(points) => {
                 self.changes.save(&points);
-                self.changes.save_time(&self.coordinator.time());
+                self.changes.save_time(self.coordinator.clock());
             }
             Event::StartsRaised(starts, reply) => self.changes.save_starts(starts, reply),
             Event::Stop => {

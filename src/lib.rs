@@ -65,7 +65,7 @@
 //! | P5 | nothing acked is cut, and the broker always starts | [`storage::recovery`] |
 //! | P6 | a failed sync is final | [`writer`] ends the process; [`storage::recovery`] writes back before it trusts |
 //! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`], [`group::Groups`] |
-//! | P8 | the clock is not trusted | [`control::BrokerTime`]: offsets age on it, sessions on CLOCK_BOOTTIME |
+//! | P8 | the clock is not trusted | [`clock::Clock`]: offsets age on it, sessions on CLOCK_BOOTTIME |
 //! | P9 | hints cost time, small state is kept twice | [`storage::index`], [`storage::checkpoint`] |
 //!
 //! `tests/tidy.rs` keeps the house: file and function lengths, where `unsafe` may stand, and which files may sync,
@@ -76,6 +76,7 @@ pub mod batch;
 pub mod broker;
 pub mod budget;
 pub mod catalog;
+pub mod clock;
 pub mod compress;
 pub mod config;
 pub mod control;
@@ -87,5 +88,6 @@ pub mod server;
 pub mod storage;
 pub mod sync;
 pub mod sys;
+pub mod txn;
 pub mod wire;
 pub mod writer;

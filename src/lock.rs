@@ -22,6 +22,8 @@ pub enum Rank {
     Quotas,
     /// The published settings.
     Settings,
+    /// The transactions that are open.
+    Transactions,
     /// A partition's published view and its waiting fetches.
     Partition,
     /// The writer's queue.
@@ -30,6 +32,8 @@ pub enum Rank {
     Descriptors,
     /// The pool of idle decoders.
     Decoders,
+    /// The clock.
+    Clock,
     /// A memory budget.
     Budget,
     /// The sync helpers' hand-over.

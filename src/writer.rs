@@ -25,13 +25,14 @@ pub use pace::Pace;
 pub use queue::{Acks, Append, Appended, Caller, Completion, Durable, Job, Queue, Refusal};
 pub use upkeep::{RecoveryPoint, RecoveryPoints};
 
+use crate::clock::wall_clock_ms;
 use crate::control::{self, Answer};
 use crate::error::{ErrorCode, Result};
 use crate::storage::{Log, Partition, Staged, Status, SyncItem, Trash};
 use crate::sync::{self, Syncer};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// What one turn takes of one partition at most, a single larger batch apart: promise P5's `T`.
 pub const TURN_BYTES_PER_PARTITION_MAX: u64 = 4 * 1024 * 1024;
@@ -504,10 +505,4 @@ impl Writer {
         }
         self.hints.extend(sealed);
     }
-}
-
-/// The wall clock, in milliseconds since 1970; 0 if it stands before that.
-pub fn wall_clock_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as i64)
 }

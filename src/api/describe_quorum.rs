@@ -10,9 +10,9 @@
 
 use super::{Call, NOTHING_SAID};
 use crate::catalog::METADATA_TOPIC;
+use crate::clock::wall_clock_ms;
 use crate::error::ErrorCode;
 use crate::wire::{Uuid, messages};
-use crate::writer::wall_clock_ms;
 
 messages! {
     DescribeQuorumRequest(55) [0-2, flexible 0+] {

@@ -21,14 +21,14 @@ use super::{Call, Exchange, usable};
 use crate::batch::check::{self, Checked, RecordError, Refusal, Rules};
 use crate::budget::Charge;
 use crate::catalog::Topic;
+use crate::clock::{CLOCK_FLOOR_MS, wall_clock_ms};
 use crate::config::TimestampType;
-use crate::control::CLOCK_FLOOR_MS;
 use crate::error::ErrorCode;
 use crate::quota::{Flow, Quotas};
 use crate::server::waiting::{Outcome, Ticket};
 use crate::storage::Partition;
 use crate::wire::{Records, Uuid, Writer, messages, write_response};
-use crate::writer::{Acks, Append, Appended, Caller, Completion, Job, wall_clock_ms};
+use crate::writer::{Acks, Append, Appended, Caller, Completion, Job};
 use std::sync::Arc;
 
 messages! {
@@ -315,6 +315,7 @@ impl Pending {
                 Some(Job::Append(Append {
                     partition,
                     batch,
+                    transaction: None,
                     acks: self.acks,
                     completion,
                 }))

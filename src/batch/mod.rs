@@ -28,6 +28,7 @@
 
 pub mod builder;
 pub mod check;
+pub mod marker;
 pub mod records;
 
 use crate::compress::Codec;

@@ -6,12 +6,12 @@
 use super::open::Left;
 use super::replay::for_each_record;
 use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
+use crate::clock::wall_clock_ms;
 use crate::control::{Wanted, batch_of, partition_dir};
 use crate::error::{Context, Error, Result};
 use crate::storage::{Log, Partition, Shared, Snapshot, Status, View};
 use crate::sync::Syncer;
 use crate::wire::metadata_records::MetadataRecord;
-use crate::writer::wall_clock_ms;
 use std::sync::Arc;
 
 /// The catalog's own log, before the writer has it.

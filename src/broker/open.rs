@@ -8,11 +8,11 @@ use super::metadata::Metadata;
 use super::replay::for_each_record;
 use crate::api::api_versions::FEATURES;
 use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic};
+use crate::clock::Clock;
 use crate::compress::Decoders;
 use crate::config::{MIN_INSYNC_REPLICAS, TopicConfig};
 use crate::control::{
-    BrokerTime, Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir,
-    partition_record,
+    Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir, partition_record,
 };
 use crate::error::{Context, Error, Result};
 use crate::group::records::Record;
@@ -48,7 +48,7 @@ pub struct Opened {
     /// The groups and their offsets.
     pub groups: Groups<Reply>,
     /// Broker time.
-    pub time: BrokerTime,
+    pub clock: Arc<Clock>,
     /// Held as long as the process lives.
     _lock: File,
 }
@@ -103,8 +103,8 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     }
     let (catalog, mut jobs, all_online) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
-    let mut time = BrokerTime::load(data);
-    let groups = load_groups(rooms, &metadata.state, &catalog, &mut time);
+    let clock = Arc::new(Clock::load(data));
+    let groups = load_groups(rooms, &metadata.state, &catalog, &clock);
     let Metadata {
         partition,
         log,
@@ -124,7 +124,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         all_online,
         checkpoints: left.checkpoints,
         groups,
-        time,
+        clock,
         _lock: lock,
     })
 }
@@ -236,18 +236,13 @@ impl Left<'_> {
 
 /// Reads the groups from the log of committed offsets: a premature answer that nothing is committed would send
 /// consumers back to the earliest record.
-fn load_groups(
-    rooms: &Rooms,
-    state: &State,
-    catalog: &Catalog,
-    time: &mut BrokerTime,
-) -> Groups<Reply> {
+fn load_groups(rooms: &Rooms, state: &State, catalog: &Catalog, clock: &Clock) -> Groups<Reply> {
     let mut groups = Groups::default();
     let config = rooms.settings.get();
-    let (now_ms, time_ms) = time.now();
+    let now = clock.now();
     let env = Env {
-        now_ms,
-        time_ms,
+        now_ms: now.boot_ms,
+        time_ms: now.time_ms,
         config: &config,
         catalog: state,
         new_id: &|| Uuid::ZERO,

@@ -14,12 +14,12 @@ use super::plan::{self, NewTopic, Plan, Planned};
 use super::quotas;
 use super::settings::{self, SettingsPlan};
 use super::{
-    Answer, Begin, BrokerTime, CATALOG_TOKEN, Checkpoints, Mailbox, RaisedStarts, Reply, Request,
-    Rooms, answer,
+    Answer, Begin, Checkpoints, Mailbox, RaisedStarts, Reply, Request, Rooms, Token, answer,
 };
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
 use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, Topic};
+use crate::clock::{Clock, wall_clock_ms};
 use crate::config::Config;
 use crate::error::{ErrorCode, Result};
 use crate::quota::Quotas;
@@ -110,8 +110,8 @@ impl Changes {
     }
 
     /// Saves broker time, as the checkpoints are.
-    pub fn save_time(&self, time: &BrokerTime) {
-        warn(time.save(&self.rooms.data));
+    pub fn save_time(&self, clock: &Clock) {
+        warn(clock.save(&self.rooms.data));
     }
 
     /// Makes the topic of committed offsets, if nothing is in hand; who is in hand may be making it.
@@ -276,11 +276,12 @@ impl Changes {
     }
 
     fn commit(&self, records: &[MetadataRecord]) {
-        let completion = Completion::Control(self.mailbox.clone(), CATALOG_TOKEN);
+        let completion = Completion::Control(self.mailbox.clone(), Token::Catalog);
         let (partition, batch) = (self.metadata.clone(), batch_of(records));
         self.writer.submit([Job::Append(Append {
             partition,
             batch,
+            transaction: None,
             acks: Acks::All,
             completion,
         })]);
@@ -437,7 +438,7 @@ fn warn(result: Result<()>) {
 
 /// Records as one batch of the catalog's log.
 pub fn batch_of(records: &[MetadataRecord]) -> Checked {
-    let now_ms = crate::writer::wall_clock_ms();
+    let now_ms = wall_clock_ms();
     let mut batch = Builder::new(now_ms);
     for record in records {
         batch.add(None, Some(&record.encode()), &[], now_ms);

@@ -5,16 +5,17 @@
 //! answered once: by the writer, or here when the topic cannot be made.
 
 use super::changes::Changes;
-use super::{Answer, BrokerTime, Mailbox, Reply, answer};
+use super::{Answer, Mailbox, Reply, Token, answer};
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
 use crate::catalog::{OFFSETS_TOPIC, Published, State, Topic};
+use crate::clock::{Clock, wall_clock_ms};
 use crate::config::Config;
 use crate::error::ErrorCode;
 use crate::group::records::Record;
 use crate::group::{self, Asker, Effect, Env, Groups};
 use crate::wire::Uuid;
-use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, Refusal, wall_clock_ms};
+use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, Refusal};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub struct Coordinator {
     mailbox: Arc<Mailbox>,
     writer: Arc<Queue>,
     published: Arc<Published>,
-    time: BrokerTime,
+    clock: Arc<Clock>,
     /// Appends that came before there was a topic for them.
     unsent: Vec<(u64, Arc<str>, Vec<Record>)>,
     /// Whether the topic is being made for them.
@@ -32,11 +33,11 @@ pub struct Coordinator {
 }
 
 /// What a group may look at, at this moment.
-fn env<'a>(time: &mut BrokerTime, config: &'a Config, catalog: &'a State) -> Env<'a> {
-    let (now_ms, time_ms) = time.now();
+fn env<'a>(clock: &Clock, config: &'a Config, catalog: &'a State) -> Env<'a> {
+    let now = clock.now();
     Env {
-        now_ms,
-        time_ms,
+        now_ms: now.boot_ms,
+        time_ms: now.time_ms,
         config,
         catalog,
         // Without randomness two members would have one id, so there is no going on.
@@ -48,7 +49,7 @@ impl Coordinator {
     /// With the groups that were read from the log.
     pub fn new(
         groups: Groups<Reply>,
-        time: BrokerTime,
+        clock: Arc<Clock>,
         mailbox: Arc<Mailbox>,
         writer: Arc<Queue>,
         published: Arc<Published>,
@@ -58,7 +59,7 @@ impl Coordinator {
             mailbox,
             writer,
             published,
-            time,
+            clock,
             unsent: Vec::new(),
             is_making: false,
         }
@@ -71,7 +72,7 @@ impl Coordinator {
 
     /// Takes up a request.
     pub fn ask(&mut self, request: group::Request, asker: Asker<Reply>, changes: &Changes) {
-        let env = env(&mut self.time, changes.config(), changes.state());
+        let env = env(&self.clock, changes.config(), changes.state());
         self.groups.ask(request, asker, &env);
         self.perform();
     }
@@ -79,14 +80,14 @@ impl Coordinator {
     /// The writer is done with an append.
     pub fn committed(&mut self, token: u64, result: Result<Appended, Refusal>, changes: &Changes) {
         let result = result.map(drop).map_err(|refusal| refusal.code);
-        let env = env(&mut self.time, changes.config(), changes.state());
+        let env = env(&self.clock, changes.config(), changes.state());
         self.groups.committed(token, result, &env);
         self.perform();
     }
 
     /// Topics were deleted, or made anew, and what is committed for them goes too.
     pub fn forget(&mut self, topics: BTreeSet<String>, changes: &Changes) {
-        let env = env(&mut self.time, changes.config(), changes.state());
+        let env = env(&self.clock, changes.config(), changes.state());
         let log_is_gone = !env.catalog.topics.contains_key(OFFSETS_TOPIC);
         match log_is_gone && topics.contains(OFFSETS_TOPIC) {
             true => {
@@ -101,17 +102,16 @@ impl Coordinator {
 
     /// Does what the time has come for; says in how many ms there is more to do.
     pub fn tick(&mut self, changes: &Changes) -> u64 {
-        let now = env(&mut self.time, changes.config(), changes.state());
+        let now = env(&self.clock, changes.config(), changes.state());
         let now_ms = now.now_ms;
         self.groups.tick(&now);
         self.perform();
         (self.groups.next_due_ms() - now_ms).max(0) as u64
     }
 
-    /// Broker time, to be saved.
-    pub fn time(&mut self) -> BrokerTime {
-        self.time.now();
-        self.time
+    /// The clock, whose time is to be saved.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Sends what waited for the topic of offsets, or refuses it if the topic could not be made.
@@ -129,7 +129,7 @@ impl Coordinator {
             match &topic {
                 Some(topic) => self.append(topic, token, &group, &records),
                 None => {
-                    let env = env(&mut self.time, changes.config(), changes.state());
+                    let env = env(&self.clock, changes.config(), changes.state());
                     let refused = Err(ErrorCode::CoordinatorNotAvailable);
                     self.groups.committed(token, refused, &env);
                 }
@@ -159,8 +159,9 @@ impl Coordinator {
         let job = Job::Append(Append {
             partition: topic.partitions[index].clone(),
             batch: batch_of(records),
+            transaction: None,
             acks: Acks::All,
-            completion: Completion::Control(self.mailbox.clone(), token),
+            completion: Completion::Control(self.mailbox.clone(), Token::Group(token)),
         });
         self.writer.submit([job]);
     }

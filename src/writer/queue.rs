@@ -11,6 +11,7 @@ use crate::error::ErrorCode;
 use crate::lock::{Mutex, Rank};
 use crate::server::waiting::{Inbox, Outcome, Ticket};
 use crate::storage::{Log, LogSettings, Partition, Refused, Wake};
+use crate::txn::Serial;
 use std::io;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
@@ -42,6 +43,9 @@ pub struct Append {
     pub partition: Arc<Partition>,
     /// The batch, checked on its connection's thread.
     pub batch: Checked,
+    /// The transaction that the batch is part of, or that it ends if it is a marker; `None` if it is not
+    /// transactional.
+    pub transaction: Option<Serial>,
     /// When to answer.
     pub acks: Acks,
     /// Whom to answer.
@@ -90,7 +94,7 @@ pub enum Completion {
     /// A connection's inbox.
     Connection(Arc<Caller>, Ticket),
     /// The control thread, which knows the append by this token.
-    Control(Arc<control::Mailbox>, u64),
+    Control(Arc<control::Mailbox>, control::Token),
 }
 
 /// A connection as the writer knows it.

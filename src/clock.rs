@@ -8,10 +8,11 @@
 //! it, or jumps ahead by thirty years, ages nothing by itself. It is saved with the checkpoints, never at idle.
 
 use crate::error::Result;
+use crate::lock::{Mutex, Rank};
 use crate::storage::checkpoint;
 use crate::sys;
-use crate::writer::wall_clock_ms;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// The file that it is saved in: the format's version, the number of lines that follow, ms since 1970.
 const FILE: &str = "broker-time-checkpoint";
@@ -20,16 +21,57 @@ const FILE: &str = "broker-time-checkpoint";
 /// at twice time's pace, would then be behind for as long as the box lives.
 pub const CLOCK_FLOOR_MS: i64 = 1_767_225_600_000;
 
+/// One look at the clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// CLOCK_BOOTTIME, ms: sessions and time-outs run on it.
+    pub boot_ms: i64,
+    /// Broker time, ms since 1970: what is to grow old is counted in it.
+    pub time_ms: i64,
+}
+
+/// The broker's one clock; any thread may look at it.
+pub struct Clock {
+    /// Guards broker time, which every look moves on.
+    time: Mutex<BrokerTime>,
+}
+
+impl Clock {
+    /// Goes on from what was saved; the very first one begins at the wall clock, if that can be.
+    pub fn load(data: &Path) -> Clock {
+        Clock {
+            time: Mutex::new(Rank::Clock, BrokerTime::load(data)),
+        }
+    }
+
+    /// Looks at the clocks.
+    pub fn now(&self) -> Now {
+        self.time.lock().now()
+    }
+
+    /// Saves broker time for the next start.
+    pub fn save(&self, data: &Path) -> Result<()> {
+        let mut time = *self.time.lock();
+        time.now();
+        time.save(data)
+    }
+}
+
+/// The wall clock, in milliseconds since 1970; 0 if it stands before that.
+pub fn wall_clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}
+
 /// Broker time, as of the last look at the clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct BrokerTime {
+struct BrokerTime {
     time_ms: i64,
     boot_ms: i64,
 }
 
 impl BrokerTime {
-    /// Goes on from what was saved; the very first one begins at the wall clock, if that can be.
-    pub fn load(data: &Path) -> BrokerTime {
+    fn load(data: &Path) -> BrokerTime {
         let parse = |text: &str| match text.lines().collect::<Vec<_>>()[..] {
             ["0", "1", ms] => ms.parse().ok(),
             _ => None,
@@ -44,16 +86,17 @@ impl BrokerTime {
         }
     }
 
-    /// Saves it for the next start.
-    pub fn save(&self, data: &Path) -> Result<()> {
+    fn save(&self, data: &Path) -> Result<()> {
         let text = format!("0\n1\n{}\n", self.time_ms);
         checkpoint::write(&data.join(FILE), text.as_bytes())
     }
 
-    /// Looks at the clocks: CLOCK_BOOTTIME and broker time, in ms.
-    pub fn now(&mut self) -> (i64, i64) {
+    fn now(&mut self) -> Now {
         let boot_ms = sys::boot_clock_ms();
-        (boot_ms, self.advance(boot_ms, wall_clock_ms()))
+        Now {
+            boot_ms,
+            time_ms: self.advance(boot_ms, wall_clock_ms()),
+        }
     }
 
     /// What it is at `boot_ms`, when the wall shows `wall_ms`.
