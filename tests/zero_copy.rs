@@ -43,7 +43,7 @@ fn trace(broker: &Broker, out: &std::path::Path) -> Option<Child> {
     };
     let began = Instant::now();
     while !traced() {
-        if child.try_wait().unwrap().is_some() || began.elapsed() > Duration::from_secs(10) {
+        if child.try_wait().unwrap().is_some() || began.elapsed() > Duration::from_secs(60) {
             let _ = child.kill();
             eprintln!("zero_copy: SKIPPED: strace may not trace (ptrace is refused)");
             return None;

@@ -1,15 +1,35 @@
 """A broker process under test: its own data directory, a free port, its log in a file."""
 
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
-START_SECONDS_MAX = 30
-STOP_SECONDS_MAX = 30
+START_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 60
+
+
+def free_port():
+    """One that no outgoing connection is given: while a broker is down, its clients' own attempts could take its port."""
+    try:
+        given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        given = 32768
+    for _ in range(100):
+        port = random.SystemRandom().randrange(min(10_000, given - 1), given)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+    return 0
 
 
 class Broker:
@@ -24,8 +44,8 @@ class Broker:
         self.command = [binary, "serve", "--data", str(self.data)]
         for setting in settings:
             self.command += ["--set", setting]
-        # A restart keeps the port that the first start was given, so that clients find it again.
-        self.address = "127.0.0.1:0"
+        # A restart keeps the port, so that clients find it again.
+        self.address = f"127.0.0.1:{free_port()}"
         self.starts = 0
         self.start()
 

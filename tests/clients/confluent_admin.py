@@ -254,7 +254,7 @@ def groups():
     conf = {"bootstrap.servers": bootstrap, "group.id": GROUP, "client.id": "somebody", "enable.auto.commit": False}
     consumer = Consumer(conf)
     consumer.subscribe([TOPIC])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not consumer.assignment() and time.monotonic() < deadline:
         consumer.poll(0.1)
     found = described()

@@ -1,6 +1,7 @@
 """What the group tests ask and send through confluent-kafka, from beside the groups under test.
 
 group_tools.py create BOOTSTRAP TOPIC PARTITIONS
+group_tools.py begin BOOTSTRAP GROUP TOPIC PARTITIONS             commits 0 to all
 group_tools.py feed BOOTSTRAP TOPIC PARTITIONS RECORDS_A_SECOND   sends to all in turn until its input ends
 group_tools.py lag BOOTSTRAP GROUP TOPIC                          > {partition: [committed or -1001, end]}
 group_tools.py group BOOTSTRAP GROUP                              > its description
@@ -15,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from members import Stop
 
-SECONDS_MAX = 20
+SECONDS_MAX = 60
 
 
 def result(futures):
@@ -25,6 +26,14 @@ def result(futures):
 
 def create(admin, topic, partitions):
     result(admin.create_topics([NewTopic(topic, int(partitions), 1)]))
+
+
+def begin(admin, group, topic, partitions):
+    places = [TopicPartition(topic, partition, 0) for partition in range(int(partitions))]
+    done = result(admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)]))
+    refused = [place.error for place in done.topic_partitions if place.error]
+    if refused:
+        sys.exit(f"not committed: {refused}")
 
 
 def feed(bootstrap, topic, partitions, rate):
@@ -67,7 +76,7 @@ def main():
     if verb == "feed":
         return feed(bootstrap, *rest)
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    answer = {"create": create, "lag": lag, "group": describe}[verb](admin, *rest)
+    answer = {"create": create, "begin": begin, "lag": lag, "group": describe}[verb](admin, *rest)
     print(json.dumps(answer))
 
 

@@ -232,7 +232,7 @@ def groups():
 
     conf = {"group_id": GROUP, "client_id": "somebody", "group_instance_id": "first", "enable_auto_commit": False}
     consumer = KafkaConsumer(TOPIC, bootstrap_servers=bootstrap, **conf)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not consumer.assignment() and time.monotonic() < deadline:
         consumer.poll(timeout_ms=100)
     found = admin.describe_groups([GROUP])[GROUP]

@@ -76,7 +76,7 @@ async function member(bootstrap, groupId, topic, ...texts) {
   await members.stopped()
   // After lost connections it may have left its group, at once, and still not end, in its own timers. Of the other
   // clients an end is wanted; of this one, that the group is empty.
-  await Promise.race([consumer.disconnect(), new Promise(resolve => setTimeout(resolve, 10_000))])
+  await Promise.race([consumer.disconnect(), members.pause(10_000)])
   process.exit(0)
 }
 

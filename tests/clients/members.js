@@ -57,6 +57,8 @@ class Log {
 // Resolves when the standard input has ended: a member then leaves.
 const stopped = () => new Promise(resolve => process.stdin.on('end', resolve).resume())
 
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms))
+
 const options = texts => Object.fromEntries(texts.map(text => text.split(/=(.*)/s, 2)))
 
-module.exports = { SESSION_MS, HEARTBEAT_MS, Log, stopped, options }
+module.exports = { SESSION_MS, HEARTBEAT_MS, Log, stopped, pause, options }

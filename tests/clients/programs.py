@@ -17,7 +17,7 @@ from broker import Broker
 
 HERE = Path(__file__).resolve().parent / "programs"
 COUNT, PARTITIONS = 400, 4
-MOVE_SECONDS_MAX, STOP_SECONDS_MAX = 45, 20
+MOVE_SECONDS_MAX, STOP_SECONDS_MAX = 120, 60
 LINES = [f"line {number} of many" for number in range(COUNT)]
 OFFSET = "kafka_consumer_group_offset{"
 # Words that no program says when all is well.

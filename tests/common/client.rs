@@ -22,7 +22,7 @@ use ottla::wire::{Message, Reader, Records, RequestHeader, Uuid};
 use ottla::wire::{read_response, write_request};
 
 /// Longer than anything here takes, however busy the machine is.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Some moment in 2023, milliseconds since 1970.
 pub const LONG_AGO_MS: i64 = 1_700_000_000_000;

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 const PRODUCE: i16 = 9;
 const FETCH: i16 = 12;
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// One connection.
 pub struct Client {

@@ -118,7 +118,7 @@ pub fn wait_until(what: impl Fn() -> bool) {
     let began = Instant::now();
     while !what() {
         assert!(
-            began.elapsed() < Duration::from_secs(30),
+            began.elapsed() < Duration::from_secs(60),
             "it does not come to pass"
         );
         std::thread::sleep(Duration::from_millis(5));

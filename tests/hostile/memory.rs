@@ -103,7 +103,7 @@ fn waiting_fetches_hold_none_of_the_budget() {
     }
     let before = Instant::now();
     (0..3).for_each(|_| bystander.check());
-    assert!(before.elapsed() < Duration::from_secs(20));
+    assert!(before.elapsed() < Duration::from_secs(60));
     assert!(waiting.iter_mut().all(Client::is_silent), "they still wait");
 }
 

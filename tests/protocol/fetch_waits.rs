@@ -56,7 +56,7 @@ fn the_wait_ends_after_max_wait_ms_with_what_there_is() {
         assert_eq!((data.error_code, values(&data.records).len()), (0, count));
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(490), "{took:?}");
-        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(took < Duration::from_secs(60), "{took:?}");
     }
 }
 
