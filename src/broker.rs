@@ -1,13 +1,14 @@
 //! The broker: owns everything, and says in which order it starts and stops.
 //!
 //! ```text
-//! start  lock, meta.properties, clean-shutdown marker off, catalog, logs (recovery), groups     open.rs
+//! start  lock, meta.properties, clean-shutdown marker off, catalog, logs (recovery), groups,
+//!        transactions                                                                          open.rs
 //!        writer, control, and only then the listening sockets
 //! stop   accept, connections (what is pending is answered), control, writer (syncs and closes every log),
 //!        checkpoints, and last the clean-shutdown marker
 //! ```
-//! Invariants: nothing is served before every log is recovered and every group is loaded; the clean-shutdown marker is written only if every
-//! step before it succeeded. May lose data: L8 (a false clean-shutdown marker).
+//! Invariants: nothing is served before every log is recovered, and every group and transaction loaded; the clean-shutdown marker
+//! is written only if every step before it succeeded. May lose data: L8 (a false clean-shutdown marker).
 
 mod directories;
 mod metadata;
@@ -25,6 +26,7 @@ use crate::quota::Quotas;
 use crate::server::Server;
 use crate::storage::{self, Partition, checkpoint};
 use crate::sys;
+use crate::txn;
 use crate::writer::{Queue, Writer};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub struct Broker {
     pub writer: Arc<Queue>,
     /// The way to the control thread.
     pub control: Arc<Mailbox>,
+    /// The transactions that are open.
+    pub transactions: Arc<txn::Open>,
     /// What all logs share.
     pub storage: Arc<storage::Shared>,
     /// Opens compressed batches.
@@ -107,7 +111,12 @@ pub fn run(config: Config) -> Result<()> {
     sys::block_stop_signals().context(|| "blocking signals".into())?;
     sys::limit_malloc_arenas(MALLOC_ARENAS);
     let (broker, rooms, opened) = prepare(config)?;
-    let writer = Writer::new(broker.writer.clone(), broker.control.clone());
+    let writer = Writer::new(
+        broker.writer.clone(),
+        broker.control.clone(),
+        opened.clock.clone(),
+        broker.settings.clone(),
+    );
     broker.writer.submit(opened.jobs);
     let writer = spawn("writer", move || writer.run())?;
     let begin = Begin {
@@ -122,6 +131,7 @@ pub fn run(config: Config) -> Result<()> {
         broker.writer.clone(),
         broker.catalog.clone(),
         opened.groups,
+        opened.transactions,
         opened.clock.clone(),
         begin,
     );
@@ -204,6 +214,7 @@ fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
             config.group_commit_linger_ms as u64,
         ))),
         control: Arc::new(Mailbox::default()),
+        transactions: opened.transactions.published().clone(),
         storage,
         decoders,
         frames: Budget::new(config.queued_request_bytes_max as u64),

@@ -20,6 +20,9 @@ pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// The topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
+/// The topic that holds the state of transactions.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
 /// KRaft's fixed id of [`METADATA_TOPIC`].
 pub const METADATA_TOPIC_ID: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
@@ -245,7 +248,7 @@ impl Topic {
 
 /// Whether a topic of this name is one that the broker keeps for itself.
 pub fn is_internal(name: &str) -> bool {
-    matches!(name, METADATA_TOPIC | OFFSETS_TOPIC | "__transaction_state")
+    matches!(name, METADATA_TOPIC | OFFSETS_TOPIC | TRANSACTIONS_TOPIC)
 }
 
 /// All topics at one moment; immutable.

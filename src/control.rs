@@ -1,4 +1,4 @@
-//! The control thread: one thread that owns every change of the catalog and every group, later transactions too.
+//! The control thread: one thread that owns every change of the catalog, every group and every transaction.
 //!
 //! Owns: the mailbox, and the order in which what is in it is taken up. Mailbox in, effects out: what is to be
 //! durable goes to the writer, and its outcome comes back through the mailbox.
@@ -11,6 +11,7 @@ mod plan;
 mod quotas;
 mod rooms;
 mod settings;
+mod transactions;
 
 pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
@@ -30,12 +31,14 @@ use crate::lock::{Mutex, Rank};
 use crate::quota::Quotas;
 use crate::server::waiting::{Outcome, Ticket};
 use crate::storage::{ActiveProducer, Partition};
+use crate::txn::{self, Transactions};
 use crate::writer::{Appended, Caller, Queue, RecoveryPoints, Refusal};
 use changes::Changes;
 use coordinator::Coordinator;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
+use transactions::TransactionCoordinator;
 
 /// What control knows an append of its own by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,15 @@ const EVENTS_BETWEEN_TICKS_MAX: u32 = 10_000;
 
 /// The longest sleep, so that no sum of times can overflow.
 const TICK_MS_MAX: u64 = 86_400_000;
+
+/// A topic that the broker makes for itself, when it is first needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Internal {
+    /// Of groups and committed offsets.
+    Offsets,
+    /// Of the state of transactions.
+    Transactions,
+}
 
 /// What connections ask of the control thread.
 pub enum Request {
@@ -83,8 +95,8 @@ pub enum Request {
     },
     /// A producer id that nobody had before.
     NewProducerId,
-    /// The topic of committed offsets, made if it is not there.
-    OffsetsTopic,
+    /// A topic of the broker's own, made if it is not there.
+    InternalTopic(Internal),
     /// Of the group coordinator.
     Group {
         /// What is asked.
@@ -96,6 +108,8 @@ pub enum Request {
         /// Where it comes from, as Kafka shows it: `/127.0.0.1`.
         client_host: String,
     },
+    /// Of the transaction coordinator.
+    Transaction(txn::Request),
 }
 
 /// What the control thread answers, or the writer in its place.
@@ -109,10 +123,12 @@ pub enum Answer {
     Configs(Vec<Option<Fault>>),
     /// A producer id.
     ProducerId(Result<i64, ErrorCode>),
-    /// Whether the topic of committed offsets is there.
-    OffsetsTopic(ErrorCode),
+    /// Whether the topic of the broker's own is there.
+    InternalTopic(ErrorCode),
     /// The group coordinator's.
     Group(Box<group::Response>),
+    /// The transaction coordinator's.
+    Transaction(Box<txn::Response>),
     /// The durable log start of each partition, in the order of the request.
     LogStarts(Vec<Result<i64, ErrorCode>>),
     /// The producers of each partition, in the order of the request.
@@ -232,6 +248,7 @@ pub struct Control {
     mailbox: Arc<Mailbox>,
     changes: Changes,
     coordinator: Coordinator,
+    transactions: TransactionCoordinator,
     stopping: bool,
 }
 
@@ -256,11 +273,19 @@ impl Control {
         writer: Arc<Queue>,
         published: Arc<Published>,
         groups: Groups<Reply>,
+        transactions: Transactions<Reply>,
         clock: Arc<Clock>,
         begin: Begin,
     ) -> Control {
         let coordinator = Coordinator::new(
             groups,
+            clock.clone(),
+            mailbox.clone(),
+            writer.clone(),
+            published.clone(),
+        );
+        let transactions = TransactionCoordinator::new(
+            transactions,
             clock,
             mailbox.clone(),
             writer.clone(),
@@ -271,13 +296,14 @@ impl Control {
             mailbox,
             changes,
             coordinator,
+            transactions,
             stopping: false,
         }
     }
 
     /// Runs until it is told to stop and no change is in hand; gives the checkpoints back for the last save.
     pub fn run(mut self) -> Checkpoints {
-        let (mut limit_ms, mut taken) = (self.coordinator.tick(&self.changes), 0);
+        let (mut limit_ms, mut taken) = (self.tick(), 0);
         while !(self.stopping && self.changes.is_idle()) {
             if let Some(event) = self.mailbox.next(limit_ms) {
                 self.take(event);
@@ -285,16 +311,44 @@ impl Control {
             }
             let renewed = self.changes.take_renewed();
             if !renewed.is_empty() {
+                self.transactions.forget(&renewed, &self.changes);
                 self.coordinator.forget(renewed, &self.changes);
             }
             self.coordinator.send_unsent(&mut self.changes);
+            self.transactions.supply(&mut self.changes);
             // A heartbeat that came in time is heard in time, however long the disk held this thread up.
             if taken >= EVENTS_BETWEEN_TICKS_MAX || self.mailbox.is_empty() {
-                (limit_ms, taken) = (self.coordinator.tick(&self.changes), 0);
+                (limit_ms, taken) = (self.tick(), 0);
             }
         }
         self.changes.save_time(self.coordinator.clock());
         self.changes.into_checkpoints()
+    }
+
+    /// Whether what is in the topic could be read.
+    fn is_served(&self, topic: Internal) -> bool {
+        match topic {
+            Internal::Offsets => self.coordinator.is_open(),
+            Internal::Transactions => self.transactions.is_open(),
+        }
+    }
+
+    /// Does what the time has come for; says in how many ms there is more to do.
+    fn tick(&mut self) -> u64 {
+        let groups_ms = self.coordinator.tick(&self.changes);
+        groups_ms.min(self.transactions.tick(&self.changes))
+    }
+
+    fn committed(&mut self, token: Token, result: Result<Appended, Refusal>) {
+        match token {
+            Token::Catalog => self.changes.committed(result),
+            Token::Group(token) => self.coordinator.committed(token, result, &self.changes),
+            Token::Transaction(token) => {
+                let groups = &mut self.coordinator;
+                let transactions = &mut self.transactions;
+                transactions.committed(token, result, groups, &self.changes);
+            }
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -320,31 +374,26 @@ impl Control {
                 self.coordinator.ask(*request, asker, &self.changes);
             }
             Event::Request {
-                request: Request::OffsetsTopic,
+                request: Request::Transaction(request),
                 caller,
                 ticket,
-            } if !self.coordinator.is_open() => {
+            } => self
+                .transactions
+                .ask(request, (caller, ticket), &self.changes),
+            Event::Request {
+                request: Request::InternalTopic(topic),
+                caller,
+                ticket,
+            } if !self.is_served(topic) => {
                 let code = ErrorCode::CoordinatorNotAvailable;
-                answer((caller, ticket), Answer::OffsetsTopic(code));
+                answer((caller, ticket), Answer::InternalTopic(code));
             }
             Event::Request {
                 request,
                 caller,
                 ticket,
             } => self.changes.ask(request, (caller, ticket)),
-            Event::Committed {
-                token: Token::Catalog,
-                result,
-            } => self.changes.committed(result),
-            Event::Committed {
-                token: Token::Group(token),
-                result,
-            } => self.coordinator.committed(token, result, &self.changes),
-            // Nothing gives such a token out yet.
-            Event::Committed {
-                token: Token::Transaction(_),
-                ..
-            } => {}
+            Event::Committed { token, result } => self.committed(token, result),
             Event::Dropped => self.changes.dropped(),
             Event::GoOn => self.changes.take_step(),
             Event::RecoveryPoints(points) => {

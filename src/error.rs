@@ -72,7 +72,9 @@ error_codes! {
     InvalidTransactionTimeout = 50 "INVALID_TRANSACTION_TIMEOUT",
     ConcurrentTransactions = 51 "CONCURRENT_TRANSACTIONS",
     TransactionCoordinatorFenced = 52 "TRANSACTION_COORDINATOR_FENCED",
+    TransactionalIdAuthorizationFailed = 53 "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
     SecurityDisabled = 54 "SECURITY_DISABLED",
+    OperationNotAttempted = 55 "OPERATION_NOT_ATTEMPTED",
     KafkaStorageError = 56 "KAFKA_STORAGE_ERROR",
     LogDirNotFound = 57 "LOG_DIR_NOT_FOUND",
     UnknownProducerId = 59 "UNKNOWN_PRODUCER_ID",
@@ -109,6 +111,17 @@ error_codes! {
     UnsupportedEndpointType = 115 "UNSUPPORTED_ENDPOINT_TYPE",
     TransactionAbortable = 120 "TRANSACTION_ABORTABLE",
     InvalidRegularExpression = 128 "INVALID_REGULAR_EXPRESSION",
+}
+
+impl ErrorCode {
+    /// The same for a client that may not know PRODUCER_FENCED (KIP-588): to an older one that is
+    /// INVALID_PRODUCER_EPOCH.
+    pub fn of_producer(self, knows_fenced: bool) -> ErrorCode {
+        match self {
+            ErrorCode::ProducerFenced if !knows_fenced => ErrorCode::InvalidProducerEpoch,
+            code => code,
+        }
+    }
 }
 
 /// What Ottla was doing when something failed, with the cause when the operating system gave one.

@@ -15,7 +15,8 @@
 //!    ([`server::reply`]).
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
 //! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
-//! 8. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
+//! 8. [`txn`]: transactions, likewise.
+//! 9. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
 //!    and those in force, which change while the broker runs. [`quota`]: who is slowed down.
 //!
 //! # A produced byte's way
@@ -41,6 +42,14 @@
 //!        -> writer: the records, synced -> only now the step counts -> answers -> sockets
 //! ```
 //!
+//! # A transaction's way
+//!
+//! ```text
+//! socket -> api::add_partitions_to_txn, ... -> control::Mailbox              on the connection's thread, which waits
+//!        -> txn::Transactions: a step -> a record -> writer, synced -> it counts: txn::Open, answers
+//! end    -> PREPARE record, synced -> answer -> markers into every partition, synced -> COMPLETE record
+//! ```
+//!
 //! # Threads and owners
 //!
 //! | thread | how many | owns | waits in |
@@ -49,7 +58,7 @@
 //! | connection | 1 a client | its socket, its pending requests | `poll` on socket and bell, or a send |
 //! | writer | 1 | every [`storage::Log`] | its queue, and the disk |
 //! | sync | up to 64, while needed | nothing | its queue, and the disk |
-//! | control | 1 | the catalog's [`catalog::State`], directories, every group | its mailbox, and the disk |
+//! | control | 1 | the catalog's [`catalog::State`], directories, every group and transaction | its mailbox, and the disk |
 //!
 //! No state is shared between owners: they send each other messages, and everyone else reads immutable views. The
 //! few locks guard pointers and queues, and have an order ([`lock`]).
@@ -64,7 +73,7 @@
 //! | P4 | only the writer changes a log | [`storage::Log`] is neither shared nor cloned |
 //! | P5 | nothing acked is cut, and the broker always starts | [`storage::recovery`] |
 //! | P6 | a failed sync is final | [`writer`] ends the process; [`storage::recovery`] writes back before it trusts |
-//! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`], [`group::Groups`] |
+//! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`], [`group::Groups`], [`txn::Transactions`] |
 //! | P8 | the clock is not trusted | [`clock::Clock`]: offsets age on it, sessions on CLOCK_BOOTTIME |
 //! | P9 | hints cost time, small state is kept twice | [`storage::index`], [`storage::checkpoint`] |
 //!

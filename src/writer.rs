@@ -25,7 +25,8 @@ pub use pace::Pace;
 pub use queue::{Acks, Append, Appended, Caller, Completion, Durable, Job, Queue, Refusal};
 pub use upkeep::{RecoveryPoint, RecoveryPoints};
 
-use crate::clock::wall_clock_ms;
+use crate::clock::{Clock, wall_clock_ms};
+use crate::config;
 use crate::control::{self, Answer};
 use crate::error::{ErrorCode, Result};
 use crate::storage::{Log, Partition, Staged, Status, SyncItem, Trash};
@@ -110,11 +111,20 @@ pub struct Writer {
     /// Whether a recovery point moved since the last were handed over.
     has_moved: bool,
     next_checkpoint: Instant,
+    /// When to look for idle producers; not while none is known.
+    next_expiry: Option<Instant>,
+    clock: Arc<Clock>,
+    settings: Arc<config::Published>,
 }
 
 impl Writer {
     /// A writer that takes its work from `queue` and reports recovery points to `control`.
-    pub fn new(queue: Arc<Queue>, control: Arc<control::Mailbox>) -> Writer {
+    pub fn new(
+        queue: Arc<Queue>,
+        control: Arc<control::Mailbox>,
+        clock: Arc<Clock>,
+        settings: Arc<config::Published>,
+    ) -> Writer {
         Writer {
             queue,
             control,
@@ -127,6 +137,9 @@ impl Writer {
             trash: Trash::default(),
             has_moved: false,
             next_checkpoint: Instant::now() + CHECKPOINT_INTERVAL,
+            next_expiry: None,
+            clock,
+            settings,
         }
     }
 
@@ -143,6 +156,7 @@ impl Writer {
             jobs.into_iter().for_each(|job| self.accept(job));
             self.turn();
             self.flush_what_is_due();
+            self.expire_producers();
             if !open && self.ready.is_empty() {
                 return self.close();
             }
@@ -168,6 +182,7 @@ impl Writer {
                 self.held.insert(serial, held);
                 // A stop may have come between a log start and what went with it.
                 self.remove_passed(serial);
+                self.await_expiry(serial);
             }
             Job::Configure {
                 partition,
@@ -225,20 +240,6 @@ impl Writer {
         held.waiting.push_back(append);
     }
 
-    fn drop_log(&mut self, partition: &Partition) {
-        partition.set_status(Status::Deleted);
-        self.ready.retain(|serial| *serial != partition.serial);
-        self.lagging.remove(&partition.serial);
-        if let Some(held) = self.held.remove(&partition.serial) {
-            held.log.forget();
-            for append in held.waiting {
-                append
-                    .completion
-                    .refused(&mut self.pace, ErrorCode::UnknownTopicOrPartition.into());
-            }
-        }
-    }
-
     /// One group commit, top to bottom.
     fn turn(&mut self) {
         let started = Instant::now();
@@ -263,6 +264,7 @@ impl Writer {
         self.pace.turn_took(bytes, started.elapsed());
         shares.iter().for_each(|share| self.publish(share.serial));
         for share in shares {
+            self.await_expiry(share.serial);
             self.answer_durable(share);
         }
         self.pace.turn_ended();
@@ -316,6 +318,7 @@ impl Writer {
         while held.log.rolls_staged() < ROLLS_PER_TURN_MAX
             && let Some(Append {
                 batch,
+                transaction,
                 acks,
                 completion,
                 ..
@@ -332,7 +335,7 @@ impl Writer {
                 true => held.log.synced_end(),
                 false => held.log.appended_end(),
             };
-            match held.log.stage(batch, leader_epoch, now_ms) {
+            match held.log.stage(batch, transaction, leader_epoch, now_ms) {
                 Err(refused) => completion.refused(&mut self.pace, refused.into()),
                 Ok(Staged::Duplicate {
                     base_offset,

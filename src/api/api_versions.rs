@@ -48,11 +48,13 @@ messages! {
 }
 
 /// The features and their levels, each the only one that is supported: which records the catalog holds, as of Kafka
-/// 4.0 (`IBP_4_0_IV3`), that groups may speak the consumer protocol (KIP-848), and that `min.insync.replicas` is the
-/// same for all brokers (KIP-966).
-pub const FEATURES: [(&str, i16); 3] = [
+/// 4.0 (`IBP_4_0_IV3`), that groups may speak the consumer protocol (KIP-848), that a transaction's end raises its
+/// producer's epoch if the client knows of it (KIP-890), and that `min.insync.replicas` is the same for all brokers
+/// (KIP-966).
+pub const FEATURES: [(&str, i16); 4] = [
     ("metadata.version", 25),
     ("group.version", 1),
+    ("transaction.version", 2),
     ("eligible.leader.replicas.version", 1),
 ];
 

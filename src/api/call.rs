@@ -9,6 +9,7 @@ use crate::error::ErrorCode;
 use crate::group;
 use crate::server::waiting::{Outcome, Ticket, Watch, Woken};
 use crate::storage::{Partition, Snapshot, Status};
+use crate::txn;
 use crate::writer::{Caller, Job};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -59,6 +60,15 @@ impl Call<'_> {
         }
     }
 
+    /// Asks the transaction coordinator and waits for its answer, which comes within its own bounds: the peer's end
+    /// changes nothing.
+    pub fn ask_transactions(&mut self, request: txn::Request) -> Result<txn::Response, Ended> {
+        match self.ask(Request::Transaction(request))? {
+            Answer::Transaction(response) => Ok(*response),
+            _ => Err(Ended),
+        }
+    }
+
     /// Asks the control thread and waits for its answer. It comes soon, and requests may stand behind this one: the
     /// peer's end changes nothing.
     pub fn ask(&mut self, request: Request) -> Result<Answer, Ended> {
@@ -87,19 +97,36 @@ impl Call<'_> {
 
     fn answer(&mut self, watch: Watch) -> Result<Answer, Ended> {
         let (_, ticket) = self.reply();
-        let mut done = Vec::new();
+        let mut others = Vec::new();
+        let answer = self.answer_among(ticket, &mut others, watch);
+        for (ticket, outcome) in others {
+            self.caller.inbox.push(ticket, outcome);
+        }
+        answer
+    }
+
+    /// The same; what comes meanwhile for the produces that stand before this request goes to `others`.
+    fn answer_among(
+        &mut self,
+        ticket: Ticket,
+        others: &mut Vec<(Ticket, Outcome)>,
+        watch: Watch,
+    ) -> Result<Answer, Ended> {
+        let (mut done, mut found) = (Vec::new(), None);
         loop {
             self.caller.inbox.bell().arm();
             self.caller.inbox.take(&mut done);
             for (came, outcome) in done.drain(..) {
                 match outcome {
-                    Outcome::Control(answer) if came == ticket => {
-                        self.caller.inbox.bell().disarm();
-                        return Ok(answer);
-                    }
+                    Outcome::Control(answer) if came == ticket => found = Some(answer),
+                    Outcome::Append(_) => others.push((came, outcome)),
                     // Of a request whose wait was given up; nobody waits for it any more.
-                    _ => {}
+                    Outcome::Control(_) => {}
                 }
+            }
+            if let Some(answer) = found {
+                self.caller.inbox.bell().disarm();
+                return Ok(answer);
             }
             if self.rest(watch, None)? {
                 return Err(Ended);

@@ -326,7 +326,20 @@ fn read(
         .hints
         .of(partition.map_or(0, |partition| partition.serial));
     let (storage, offset) = (&call.broker.storage, asked.fetch_offset);
-    match view.slices(storage, offset, end, bytes_max, first, hint) {
+    let found = view.slices(storage, offset, end, bytes_max, first, hint);
+    let found = found.and_then(|slices| {
+        if let Some(aborted) = &mut data.aborted_transactions
+            && !slices.is_empty()
+        {
+            let listed = view.aborted(storage, offset, *hint)?.into_iter();
+            aborted.extend(listed.map(|aborted| AbortedTransaction {
+                producer_id: aborted.producer_id,
+                first_offset: aborted.first_offset,
+            }));
+        }
+        Ok(slices)
+    });
+    match found {
         Ok(slices) => data.records = Records::Files(slices),
         Err(ReadError::OutOfRange) => return Err((ErrorCode::OffsetOutOfRange, Some(snapshot))),
         // Its segment was removed: a newer view shows what is there now.

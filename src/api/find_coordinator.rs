@@ -1,8 +1,9 @@
-//! FindCoordinator (key 10): which node looks after a group: this one.
+//! FindCoordinator (key 10): which node looks after a group or a transaction: this one.
 //!
 //! # Behavior
 //! - The host and port are those that Metadata gives on the same connection.
-//! - `__consumer_offsets` is made at the first question, so that it is there when the group is.
+//! - `__consumer_offsets` is made at the first question, so that it is there when the group is; `__transaction_state`
+//!   likewise.
 //!
 //! # Version notes
 //! - v1: the key's type (KIP-98); throttle time. v2: throttling happens after the response (KIP-219).
@@ -10,7 +11,7 @@
 //! - v5: TRANSACTION_ABORTABLE may come back (KIP-890). v6: share groups (KIP-932), which are not served.
 
 use super::{Call, Ended};
-use crate::control::{Answer, Request};
+use crate::control::{Answer, Internal, Request};
 use crate::error::ErrorCode;
 use crate::wire::messages;
 
@@ -43,20 +44,23 @@ messages! {
 const KEY_GROUP: i8 = 0;
 const KEY_TRANSACTION: i8 = 1;
 
-/// Names this node for every group.
+/// Names this node for every group and transaction.
 pub fn handle(
     call: &mut Call<'_>,
     version: i16,
     request: FindCoordinatorRequest,
 ) -> Result<FindCoordinatorResponse, Ended> {
-    let found = match request.key_type {
-        KEY_GROUP => match call.ask(Request::OffsetsTopic)? {
-            Answer::OffsetsTopic(code) => code,
+    let topic = match request.key_type {
+        KEY_GROUP => Ok(Internal::Offsets),
+        KEY_TRANSACTION => Ok(Internal::Transactions),
+        _ => Err(ErrorCode::InvalidRequest),
+    };
+    let found = match topic {
+        Ok(topic) => match call.ask(Request::InternalTopic(topic))? {
+            Answer::InternalTopic(code) => code,
             _ => ErrorCode::UnknownServerError,
         },
-        // Here it then hears from InitProducerId that transactions are not served, instead of asking for ever.
-        KEY_TRANSACTION => ErrorCode::None,
-        _ => ErrorCode::InvalidRequest,
+        Err(code) => code,
     };
     let (host, port) = match found {
         ErrorCode::None => call.advertised(),

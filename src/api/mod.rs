@@ -3,6 +3,8 @@
 //! A handler is a function from a request to a response, on its connection's thread. Behind its message tables it
 //! says what the broker does; the version notes on top of each file say what each version changed.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
@@ -27,8 +29,11 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
 pub mod describe_user_scram_credentials;
 pub mod elect_leaders;
+pub mod end_txn;
+mod enlist;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -40,6 +45,7 @@ pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
+pub mod list_transactions;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -48,7 +54,9 @@ pub mod offset_for_leader_epoch;
 pub mod operations;
 pub mod produce;
 pub mod sync_group;
+pub mod txn_offset_commit;
 pub mod update_features;
+pub mod write_txn_markers;
 
 pub use call::{Call, Ended, usable};
 pub use produce::Pending;
@@ -179,11 +187,31 @@ apis! {
     },
     init_producer_id::InitProducerIdRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
-        exchange.reply_unless_ended(|call, _| init_producer_id::handle(call, request))
+        exchange.reply_unless_ended(|call, version| init_producer_id::handle(call, version, request))
     },
     offset_for_leader_epoch::OffsetForLeaderEpochRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply(|call, _| offset_for_leader_epoch::handle(call, request))
+    },
+    add_partitions_to_txn::AddPartitionsToTxnRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| add_partitions_to_txn::handle(call, version, request))
+    },
+    add_offsets_to_txn::AddOffsetsToTxnRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| add_offsets_to_txn::handle(call, version, request))
+    },
+    end_txn::EndTxnRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| end_txn::handle(call, version, request))
+    },
+    write_txn_markers::WriteTxnMarkersRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| write_txn_markers::handle(call, request))
+    },
+    txn_offset_commit::TxnOffsetCommitRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, version| txn_offset_commit::handle(call, version, request))
     },
     describe_acls::DescribeAclsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
@@ -270,6 +298,14 @@ apis! {
     describe_producers::DescribeProducersRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
         exchange.reply_unless_ended(|call, _| describe_producers::handle(call, request))
+    },
+    describe_transactions::DescribeTransactionsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| describe_transactions::handle(call, request))
+    },
+    list_transactions::ListTransactionsRequest => |exchange, frame| {
+        let request = exchange.read(frame)?;
+        exchange.reply_unless_ended(|call, _| list_transactions::handle(call, request))
     },
     consumer_group_heartbeat::ConsumerGroupHeartbeatRequest => |exchange, frame| {
         let request = exchange.read(frame)?;

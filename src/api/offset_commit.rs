@@ -57,12 +57,36 @@ messages! {
 pub fn handle(
     call: &mut Call<'_>,
     version: i16,
+    request: OffsetCommitRequest,
+) -> Result<OffsetCommitResponse, Ended> {
+    let catalog = call.broker.catalog.get();
+    commit_known(&catalog, version, request, |request| {
+        commit(call, version, Request::Commit(request, None))
+    })
+}
+
+/// Asks the groups.
+pub(super) fn commit(
+    call: &mut Call<'_>,
+    version: i16,
+    request: Request,
+) -> Result<OffsetCommitResponse, Ended> {
+    match call.ask_group(version, request, Watch::Failure)? {
+        Response::Commit(response) => Ok(response),
+        _ => Err(Ended),
+    }
+}
+
+/// Commits what is left of a request without the partitions that do not exist, if anything is.
+pub(super) fn commit_known(
+    catalog: &Catalog,
+    version: i16,
     mut request: OffsetCommitRequest,
+    commit: impl FnOnce(OffsetCommitRequest) -> Result<OffsetCommitResponse, Ended>,
 ) -> Result<OffsetCommitResponse, Ended> {
     let mut unknown = Vec::new();
-    let catalog = call.broker.catalog.get();
     for topic in &mut request.topics {
-        let partitions = take_unknown(&catalog, version, topic);
+        let partitions = take_unknown(catalog, version, topic);
         if !partitions.is_empty() {
             unknown.push(OffsetCommitResponseTopic {
                 name: topic.name.clone(),
@@ -74,10 +98,7 @@ pub fn handle(
     request.topics.retain(|topic| !topic.partitions.is_empty());
     let mut response = OffsetCommitResponse::default();
     if !request.topics.is_empty() {
-        response = match call.ask_group(version, Request::Commit(request), Watch::Failure)? {
-            Response::Commit(response) => response,
-            _ => return Err(Ended),
-        };
+        response = commit(request)?;
     }
     if !unknown.is_empty() {
         response.topics = merged(unknown.into_iter().chain(response.topics));

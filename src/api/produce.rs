@@ -4,6 +4,9 @@
 //! - `acks` -1 is answered once the batches are synced, 1 once they are in the page cache, 0 never; a failed
 //!   `acks=0` request closes the connection, since there is no other way to tell.
 //! - Over its quota a client is answered as ever, with the time for which it is then not read (KIP-13, KIP-219).
+//! - A transactional batch goes with the number of its transaction, by which the writer refuses it once that has ended.
+//!   Its request names the transactional id (TRANSACTIONAL_ID_AUTHORIZATION_FAILED without one, as in Kafka), and all such batches
+//!   of a request are of one producer, or none is taken: INVALID_PRODUCER_ID_MAPPING.
 //! - One batch a partition, of format 2; it is opened and checked before it is queued, and stored as it came.
 //!
 //! # Version notes
@@ -17,6 +20,7 @@
 //!   by itself (KIP-890).
 //! - v13: topics by id in place of name (KIP-516).
 
+use super::enlist::{Parts, is_transactional, take_part};
 use super::{Call, Exchange, usable};
 use crate::batch::check::{self, Checked, RecordError, Refusal, Rules};
 use crate::budget::Charge;
@@ -127,7 +131,7 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest, bytes: usize
         _memory: exchange.memory.take(),
     };
     let catalog = call.broker.catalog.get();
-    let mut jobs = Vec::new();
+    let mut appends = Vec::new();
     for topic in request.topic_data {
         let named = catalog
             .by_name(&topic.name)
@@ -148,11 +152,17 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest, bytes: usize
             let checked = acks
                 .map_err(refusal)
                 .and_then(|_| check(call, version, &known, data));
-            jobs.extend(pending.begin_partition(index, checked, call.caller));
+            appends.extend(pending.begin_partition(index, checked, call.caller));
         }
     }
-    pending.waits = jobs.len();
-    call.broker.writer.submit(jobs);
+    pending.waits = appends.len();
+    if appends.iter().any(is_transactional) {
+        let id = request.transactional_id;
+        let parts = take_part(&mut exchange.call, version, id, &appends);
+        appends = pending.begin_transactional(appends, parts);
+    }
+    let writer = &exchange.call.broker.writer;
+    writer.submit(appends.into_iter().map(Job::Append));
     pending
 }
 
@@ -202,10 +212,6 @@ fn check(
             ),
             record_errors: Vec::new(),
         });
-    }
-    // No transaction can have been begun here, so none can be under way.
-    if batch.header.is_transactional() {
-        return Err(refusal(ErrorCode::InvalidTxnState));
     }
     Ok((partition.clone(), batch))
 }
@@ -284,13 +290,13 @@ impl Pending {
         });
     }
 
-    /// Adds a partition's answer to the last topic: a refusal at once, a batch for the writer as a job.
+    /// Adds a partition's answer to the last topic: a refusal at once, a batch is for the writer.
     fn begin_partition(
         &mut self,
         index: i32,
         checked: Result<(Arc<Partition>, Checked), Refusal>,
         caller: &Arc<Caller>,
-    ) -> Option<Job> {
+    ) -> Option<Append> {
         let topic = self.response.responses.len().checked_sub(1)?;
         let answers = &mut self.response.responses[topic].partition_responses;
         let mut answer = PartitionProduceResponse {
@@ -299,7 +305,7 @@ impl Pending {
             ..PartitionProduceResponse::default()
         };
         let place = (topic, answers.len());
-        let job = match checked {
+        let append = match checked {
             Err(refused) => {
                 refuse(&mut answer, refused);
                 None
@@ -312,17 +318,40 @@ impl Pending {
                     part,
                 };
                 let completion = Completion::Connection(caller.clone(), ticket);
-                Some(Job::Append(Append {
+                Some(Append {
                     partition,
                     batch,
                     transaction: None,
                     acks: self.acks,
                     completion,
-                }))
+                })
             }
         };
         answers.push(answer);
-        job
+        append
+    }
+
+    /// Gives each batch its transaction; what has none to be part of is refused. Gives what is left.
+    fn begin_transactional(
+        &mut self,
+        appends: Vec<Append>,
+        parts: Result<Parts, ErrorCode>,
+    ) -> Vec<Append> {
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(code) => vec![Err(code); appends.len()],
+        };
+        let mut left = Vec::with_capacity(appends.len());
+        for (part, (mut append, transaction)) in (0..).zip(appends.into_iter().zip(parts)) {
+            match transaction {
+                Ok(transaction) => {
+                    append.transaction = transaction;
+                    left.push(append);
+                }
+                Err(code) => self.settle(part, Outcome::Append(Err(code.into()))),
+            }
+        }
+        left
     }
 
     /// Takes in what the writer did with one part.

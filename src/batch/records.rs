@@ -299,6 +299,8 @@ fn walk_all<S: Source>(
 /// A record's key and value, borrowed from its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyValue<'a> {
+    /// The record's offset, relative to the batch's base offset.
+    pub offset_delta: i32,
     /// The key, if there is one.
     pub key: Option<&'a [u8]>,
     /// The value, if there is one.
@@ -322,6 +324,7 @@ pub fn key_values<'a>(
         let bytes = |range: Option<Range<usize>>| range.map(|r| &body[r]);
         next.map(|next| {
             next.map(|record| KeyValue {
+                offset_delta: record.offset_delta,
                 key: bytes(record.key),
                 value: bytes(record.value),
             })

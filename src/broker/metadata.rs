@@ -74,7 +74,7 @@ impl Metadata {
         }
         let refused = |code| Error::new(format!("{METADATA_TOPIC}: {code:?}"));
         self.log
-            .stage(batch_of(records), 0, wall_clock_ms())
+            .stage(batch_of(records), None, 0, wall_clock_ms())
             .map_err(refused)?;
         self.log.write_staged()?;
         Syncer::default()

@@ -5,7 +5,7 @@
 
 use super::directories::look_around;
 use super::metadata::Metadata;
-use super::replay::for_each_record;
+use super::replay::{Entry, for_each_entry, load_transactions};
 use crate::api::api_versions::FEATURES;
 use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic};
 use crate::clock::Clock;
@@ -20,6 +20,7 @@ use crate::group::{Env, Groups};
 use crate::storage::checkpoint::{self, MetaProperties};
 use crate::storage::{Log, Partition, Report, Snapshot, Start, Status};
 use crate::sys;
+use crate::txn::{LogOpen, Transactions};
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
 use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
@@ -47,6 +48,8 @@ pub struct Opened {
     pub checkpoints: Checkpoints,
     /// The groups and their offsets.
     pub groups: Groups<Reply>,
+    /// The transactions.
+    pub transactions: Transactions<Reply>,
     /// Broker time.
     pub clock: Arc<Clock>,
     /// Held as long as the process lives.
@@ -101,10 +104,11 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     {
         log::warn!("{error}");
     }
-    let (catalog, mut jobs, all_online) = open_topics(&left, &mut metadata)?;
+    let (catalog, mut jobs, all_online, log_open) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
     let clock = Arc::new(Clock::load(data));
     let groups = load_groups(rooms, &metadata.state, &catalog, &clock);
+    let transactions = load_transactions(rooms, &catalog, &clock, log_open);
     let Metadata {
         partition,
         log,
@@ -124,6 +128,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         all_online,
         checkpoints: left.checkpoints,
         groups,
+        transactions,
         clock,
         _lock: lock,
     })
@@ -250,11 +255,26 @@ fn load_groups(rooms: &Rooms, state: &State, catalog: &Catalog, clock: &Clock) -
     let topic = catalog.by_name(OFFSETS_TOPIC);
     for partition in topic.iter().flat_map(|topic| &topic.partitions) {
         let Snapshot { view, status, .. } = partition.snapshot();
-        let read = for_each_record(OFFSETS_TOPIC, &view, &rooms.storage, |key, value| {
-            let record = Record::decode(key, value).map_err(|error| error.to_string())?;
-            record
-                .into_iter()
-                .for_each(|record| groups.replay(record, &env));
+        let index = partition.index;
+        let read = for_each_entry(OFFSETS_TOPIC, &view, &rooms.storage, |entry| {
+            match entry {
+                Entry::Record {
+                    header,
+                    offset,
+                    key,
+                    value,
+                } => {
+                    let is_pending = header.is_transactional();
+                    let transaction = is_pending.then_some((header.producer_id, index));
+                    let record = Record::decode(key, value).map_err(|error| error.to_string())?;
+                    if let Some(record) = record {
+                        groups.replay(record, offset, transaction, &env);
+                    }
+                }
+                Entry::Marker(header, marker) => {
+                    groups.end_transaction(header.producer_id, index, marker.commit);
+                }
+            }
             Ok(())
         });
         if let Err(error) = &read {
@@ -292,7 +312,10 @@ impl Room {
 }
 
 /// Opens the log of every partition that the catalog names, on `num.recovery.threads.per.data.dir` threads.
-fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec<Job>, bool)> {
+fn open_topics(
+    left: &Left<'_>,
+    metadata: &mut Metadata,
+) -> Result<(Catalog, Vec<Job>, bool, Vec<LogOpen>)> {
     let rooms = left.rooms;
     let mut list = Vec::new();
     let broker = rooms.settings.get();
@@ -323,6 +346,7 @@ fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec
     sum_up(&list);
     catch_up(rooms, metadata, &mut list);
     let all_online = list.iter().all(|room| matches!(room.opened, Some(Ok(_))));
+    let log_open = list.iter().flat_map(open_transactions).collect();
     let (mut catalog, mut jobs) = (Catalog::default(), Vec::new());
     let mut list = list.into_iter().peekable();
     while let Some(first) = list.peek() {
@@ -345,7 +369,17 @@ fn open_topics(left: &Left<'_>, metadata: &mut Metadata) -> Result<(Catalog, Vec
             config: TopicConfig::clone(&config),
         }));
     }
-    Ok((catalog, jobs, all_online))
+    Ok((catalog, jobs, all_online, log_open))
+}
+
+/// The transactions that a log holds open.
+fn open_transactions(room: &Room) -> Vec<LogOpen> {
+    let Some(Ok((log, _))) = &room.opened else {
+        return Vec::new();
+    };
+    let open = log.open_transactions().into_iter();
+    open.map(|(producer_id, epoch, _)| ((room.topic.clone(), room.index), producer_id, epoch))
+        .collect()
 }
 
 fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {

@@ -1,20 +1,58 @@
 //! Reading a log of the broker's own back, record by record, before it is served.
 
+use crate::batch::marker::Marker;
 use crate::batch::{HEADER_BYTES, Header, records::key_values};
+use crate::catalog::{Catalog, TRANSACTIONS_TOPIC};
+use crate::clock::Clock;
+use crate::control::{Reply, Rooms};
 use crate::error::{Context, Error, Result};
-use crate::storage::{Hint, ReadError, Shared, View};
+use crate::storage::{Hint, ReadError, Shared, Snapshot, Status, View};
 use crate::sys;
+use crate::txn::{Env, LogOpen, Transactions, records};
+
+/// What became of an entry; the error is one line for the log.
+type Taken = std::result::Result<(), String>;
 
 /// What is read at once: large enough that the disk streams, small enough not to be noticed.
 const READ_BYTES: u32 = 1 << 20;
 
-/// Gives `take` each record's key and value, in the log's order. What cannot be read is stepped over, with an error
-/// in the log that names `name`; what `take` cannot make sense of, likewise.
+/// What a log is made of.
+pub enum Entry<'a> {
+    /// A record.
+    Record {
+        /// Its batch's header.
+        header: &'a Header,
+        /// Its offset.
+        offset: i64,
+        /// Its key, empty if it has none.
+        key: &'a [u8],
+        /// Its value, if it has one.
+        value: Option<&'a [u8]>,
+    },
+    /// The end of the transaction of the header's producer.
+    Marker(&'a Header, Marker),
+}
+
+/// Gives `take` each record's key and value, in the log's order, as [`for_each_entry`] does.
 pub fn for_each_record(
     name: &str,
     view: &View,
     shared: &Shared,
-    mut take: impl FnMut(&[u8], Option<&[u8]>) -> std::result::Result<(), String>,
+    mut take: impl FnMut(&[u8], Option<&[u8]>) -> Taken,
+) -> Result<()> {
+    for_each_entry(name, view, shared, |entry| match entry {
+        Entry::Record { key, value, .. } => take(key, value),
+        Entry::Marker(..) => Ok(()),
+    })
+}
+
+/// Gives `take` each record and each marker, in the log's order. What cannot be read is stepped over, with an error
+/// in the log that names `name`; what `take` cannot make sense of, likewise.
+pub fn for_each_entry(
+    name: &str,
+    view: &View,
+    shared: &Shared,
+    mut take: impl FnMut(Entry<'_>) -> Taken,
 ) -> Result<()> {
     let (mut offset, mut hint) = (view.log_start, Hint::default());
     let failed = |error: ReadError| Error::new(format!("reading {name}: {error}"));
@@ -45,6 +83,41 @@ pub fn for_each_record(
     Ok(())
 }
 
+/// Reads the transactions from their log, and settles what others hold open (P5).
+pub fn load_transactions(
+    rooms: &Rooms,
+    catalog: &Catalog,
+    clock: &Clock,
+    log_open: Vec<LogOpen>,
+) -> Transactions<Reply> {
+    let mut transactions = Transactions::default();
+    let topic = catalog.by_name(TRANSACTIONS_TOPIC);
+    for partition in topic.iter().flat_map(|topic| &topic.partitions) {
+        let Snapshot { view, status, .. } = partition.snapshot();
+        let read = for_each_record(TRANSACTIONS_TOPIC, &view, &rooms.storage, |key, value| {
+            let record = records::decode(key, value).map_err(|error| error.to_string())?;
+            let record = record.into_iter();
+            record.for_each(|(id, transaction)| transactions.replay(id, transaction));
+            Ok(())
+        });
+        if let Err(error) = &read {
+            log::error!("{error}");
+        }
+        if read.is_err() || status != Status::Online {
+            log::error!("transactions are not served: {TRANSACTIONS_TOPIC} cannot be read");
+            transactions.close();
+        }
+    }
+    let now = clock.now();
+    let env = Env {
+        now_ms: now.boot_ms,
+        time_ms: now.time_ms,
+        config: &rooms.settings.get(),
+    };
+    transactions.loaded(log_open, &env);
+    transactions
+}
+
 fn first_batch(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let header = Header::parse(head);
@@ -52,20 +125,26 @@ fn first_batch(bytes: &[u8]) -> Option<(Header, &[u8])> {
     Some((header, body))
 }
 
-fn take_batch(
-    header: &Header,
-    body: &[u8],
-    take: &mut impl FnMut(&[u8], Option<&[u8]>) -> std::result::Result<(), String>,
-) -> std::result::Result<(), String> {
+fn take_batch(header: &Header, body: &[u8], take: &mut impl FnMut(Entry<'_>) -> Taken) -> Taken {
     if header.is_control() {
-        return Ok(());
+        return match Marker::read(header, body) {
+            Some(marker) => take(Entry::Marker(header, marker)),
+            None => Err("a control batch that ends no transaction".into()),
+        };
     }
     let records = key_values(header, body).map_err(|error| error.to_string())?;
     let mut fault = Ok(());
     for record in records {
         let taken = record
             .map_err(|error| error.to_string())
-            .and_then(|record| take(record.key.unwrap_or_default(), record.value));
+            .and_then(|record| {
+                take(Entry::Record {
+                    header,
+                    offset: header.base_offset + i64::from(record.offset_delta),
+                    key: record.key.unwrap_or_default(),
+                    value: record.value,
+                })
+            });
         fault = fault.and(taken);
     }
     fault

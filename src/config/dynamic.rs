@@ -19,6 +19,7 @@ const DYNAMIC: &[&str] = &[
     "num.io.threads",
     "num.network.threads",
     "num.recovery.threads.per.data.dir",
+    "producer.id.expiration.ms",
     "sasl.kerberos.min.time.before.relogin",
 ];
 

@@ -150,6 +150,10 @@ settings! {
         "How long the writer waits, with a batch in hand, for more to go into the same sync: fewer writes for flash, a longer way for each acknowledgement. Ottla's own.";
     producers_max: i32, "producer.state.max" = Some("100000"), AtLeast(1), InForce("producer_state_max_is_in_force"), <- &[],
         "How many idempotent producers are remembered over all partitions, to tell their retries; the one idle longest is forgotten first. Ottla's own.";
+    producer_id_expiration_ms: i32, "producer.id.expiration.ms" = Some("86400000"), AtLeast(1), InForce("an_idle_producer_expires"), <- &[],
+        "How long an idempotent producer that sends nothing is remembered, in broker time, and anew after each start; never less, and an open transaction is never forgotten.";
+    producer_id_expiration_check_interval_ms: i32, "producer.id.expiration.check.interval.ms" = Some("600000"), AtLeast(1), InForce("an_idle_producer_expires"), <- &[],
+        "How often producers that were idle for so long are looked for.";
     recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce(""), <- &[],
         "How many threads read logs back after an unclean stop.";
 
@@ -195,6 +199,20 @@ settings! {
         "How many partitions the topic of committed offsets is made with; not to be changed afterwards. Kafka's default, for many brokers, is 50.";
     offsets_topic_segment_bytes: i32, "offsets.topic.segment.bytes" = Some("104857600"), AtLeast(14), InForce("the_topic_of_offsets_is_made_as_the_broker_says"), <- &[],
         "The segment.bytes of the topic of committed offsets.";
+    transaction_max_timeout_ms: i32, "transaction.max.timeout.ms" = Some("900000"), AtLeast(1), InForce("a_transaction_may_not_last_longer_than_the_broker_allows"), <- &[],
+        "The longest transaction.timeout.ms that a producer may ask for.";
+    transactional_id_expiration_ms: i32, "transactional.id.expiration.ms" = Some("604800000"), AtLeast(1), InForce("an_id_that_nobody_uses_is_forgotten_on_broker_time"), <- &[],
+        "How long a transactional.id is remembered that has no transaction open and is not used.";
+    transaction_abort_interval_ms: i32, "transaction.abort.timed.out.transaction.cleanup.interval.ms" = Some("10000"), AtLeast(1), InForce("a_transaction_that_lasts_too_long_is_aborted"), <- &[],
+        "How often transactions are looked for that last longer than their producers said.";
+    transaction_expiry_interval_ms: i32, "transaction.remove.expired.transaction.cleanup.interval.ms" = Some("3600000"), AtLeast(1), InForce("an_id_that_nobody_uses_is_forgotten_on_broker_time"), <- &[],
+        "How often transactional ids are looked for that were not used for transactional.id.expiration.ms.";
+    transaction_state_bytes_max: i64, "transaction.state.bytes.max" = Some("33554432"), AtLeast(65536), InForce("growth_beyond_the_memory_of_transactions_is_refused"), <- &[],
+        "Memory, in bytes, for all transactional ids and the partitions of their transactions. Beyond it new ids get POLICY_VIOLATION, and further partitions TRANSACTION_ABORTABLE, as they do beyond 1 MiB in one transaction. Ottla's own.";
+    transaction_topic_num_partitions: i32, "transaction.state.log.num.partitions" = Some("1"), AtLeast(1), InForce("the_topic_of_transactions_is_made_as_the_broker_says"), <- &[],
+        "How many partitions the topic that holds the state of transactions is made with; not to be changed afterwards. Kafka's default, for many brokers, is 50.";
+    transaction_topic_segment_bytes: i32, "transaction.state.log.segment.bytes" = Some("104857600"), AtLeast(14), InForce("the_topic_of_transactions_is_made_as_the_broker_says"), <- &[],
+        "The segment.bytes of the topic that holds the state of transactions.";
 }
 
 /// Rows of the broker that no code has to look at.
@@ -235,6 +253,10 @@ pub(super) const BROKER_UNREAD: &[Setting] = rows! {
         "The read size with which committed offsets are loaded.";
     "offsets.topic.compression.codec": i32 = Some("0"), Between(0, 0), Fixed("the broker's own records are written uncompressed"), <- &[],
         "The compression of the topic of committed offsets.";
+    "transaction.state.log.load.buffer.size": i32 = Some("5242880"), AtLeast(1), NoEffect("the state of transactions is read batch by batch"), <- &[],
+        "The read size with which the state of transactions is loaded.";
+    "transaction.partition.verification.enable": bool = Some("true"), Any, NoEffect("a batch is always checked against its transaction, which costs nothing here"), <- &[],
+        "Whether a batch is checked to be part of an open transaction.";
     "group.coordinator.threads": i32 = Some("1"), AtLeast(1), NoEffect("one thread owns all groups"), <- &[],
         "Threads that run the group coordinator.";
     "group.coordinator.append.linger.ms": i32 = Some("5"), AtLeast(0), NoEffect("the writer's group commit collects what groups write"), <- &[],

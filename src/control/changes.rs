@@ -14,11 +14,12 @@ use super::plan::{self, NewTopic, Plan, Planned};
 use super::quotas;
 use super::settings::{self, SettingsPlan};
 use super::{
-    Answer, Begin, Checkpoints, Mailbox, RaisedStarts, Reply, Request, Rooms, Token, answer,
+    Answer, Begin, Checkpoints, Internal, Mailbox, RaisedStarts, Reply, Request, Rooms, Token,
+    answer,
 };
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
-use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, Topic};
+use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, TRANSACTIONS_TOPIC, Topic};
 use crate::clock::{Clock, wall_clock_ms};
 use crate::config::Config;
 use crate::error::{ErrorCode, Result};
@@ -42,7 +43,7 @@ enum Change {
     Dropping(Plan, Vec<Arc<Partition>>, Reply),
     Quotas(Vec<MetadataRecord>, Reply),
     Configure(SettingsPlan, Reply),
-    ProducerIds(MetadataRecord, Reply),
+    ProducerIds(MetadataRecord, Option<Reply>),
 }
 
 /// The catalog's changes: the one in hand, and those that wait for it.
@@ -114,30 +115,41 @@ impl Changes {
         warn(clock.save(&self.rooms.data));
     }
 
-    /// Makes the topic of committed offsets, if nothing is in hand; who is in hand may be making it.
-    pub fn make_offsets_topic(&mut self, reply: Option<Reply>) {
-        let made = self.state.topics.contains_key(OFFSETS_TOPIC);
-        if made || self.busy.is_some() {
+    /// Makes a topic of the broker's own, if nothing is in hand; who is in hand may be making it.
+    pub fn make_topic(&mut self, topic: Internal, reply: Option<Reply>) {
+        let config = &self.config;
+        let (name, partitions, segment_bytes) = match topic {
+            Internal::Offsets => (
+                OFFSETS_TOPIC,
+                config.offsets_topic_num_partitions,
+                config.offsets_topic_segment_bytes,
+            ),
+            Internal::Transactions => (
+                TRANSACTIONS_TOPIC,
+                config.transaction_topic_num_partitions,
+                config.transaction_topic_segment_bytes,
+            ),
+        };
+        if self.state.topics.contains_key(name) || self.busy.is_some() {
             return reply.into_iter().for_each(|reply| {
-                answer(reply, Answer::OffsetsTopic(ErrorCode::None));
+                answer(reply, Answer::InternalTopic(ErrorCode::None));
             });
         }
-        let config = &self.config;
-        let segment_bytes = config.offsets_topic_segment_bytes.to_string();
+        let segment_bytes = segment_bytes.to_string();
         let overrides = [
             ("cleanup.policy", "compact"),
             ("compression.type", "producer"),
             ("segment.bytes", &segment_bytes),
         ];
         let topic = NewTopic {
-            name: OFFSETS_TOPIC.into(),
+            name: name.into(),
             overrides: overrides
                 .map(|(name, value)| (name.into(), value.into()))
                 .into(),
             ..NewTopic::default()
         };
         // Not planned as a client's would be: no topic of a like name, `__consumer.offsets`, may be in its way.
-        let (id, partitions) = (new_id(), config.offsets_topic_num_partitions);
+        let id = new_id();
         let plan = Plan {
             records: plan::topic_records(&topic, id, partitions, config.node_id),
             topics: vec![Planned {
@@ -149,7 +161,7 @@ impl Changes {
             }],
         };
         self.commit(&plan.records);
-        self.busy = Some(Change::Make(plan, End::OffsetsTopic(reply)));
+        self.busy = Some(Change::Make(plan, End::InternalTopic(reply)));
     }
 
     /// Whether no change is in hand.
@@ -243,22 +255,36 @@ impl Changes {
                 self.commit(&plan.records);
                 self.busy = Some(Change::Configure(plan, reply));
             }
-            Request::OffsetsTopic => self.make_offsets_topic(Some(reply)),
-            // Not the catalog's: the coordinator has taken it.
-            Request::Group { .. } => {}
+            Request::InternalTopic(topic) => self.make_topic(topic, Some(reply)),
+            // Not the catalog's: a coordinator has taken it.
+            Request::Group { .. } | Request::Transaction(_) => {}
             Request::NewProducerId => match self.producer_ids.next() {
                 Some(id) => answer(reply, Answer::ProducerId(Ok(id))),
-                None => {
-                    let record = MetadataRecord::ProducerIds(ProducerIdsRecord {
-                        broker_id: config.node_id,
-                        broker_epoch: 0,
-                        next_producer_id: state.next_producer_id + PRODUCER_IDS_PER_BLOCK,
-                    });
-                    self.commit(std::slice::from_ref(&record));
-                    self.busy = Some(Change::ProducerIds(record, reply));
-                }
+                None => self.reserve(Some(reply)),
             },
         }
+    }
+
+    /// Takes a producer id that nobody had before, if there is one at hand.
+    pub fn next_producer_id(&mut self) -> Option<i64> {
+        self.producer_ids.next()
+    }
+
+    /// Gets more producer ids, if nothing is in hand.
+    pub fn reserve_producer_ids(&mut self) {
+        if self.busy.is_none() {
+            self.reserve(None);
+        }
+    }
+
+    fn reserve(&mut self, reply: Option<Reply>) {
+        let record = MetadataRecord::ProducerIds(ProducerIdsRecord {
+            broker_id: self.config.node_id,
+            broker_epoch: 0,
+            next_producer_id: self.state.next_producer_id + PRODUCER_IDS_PER_BLOCK,
+        });
+        self.commit(std::slice::from_ref(&record));
+        self.busy = Some(Change::ProducerIds(record, reply));
     }
 
     fn commit_unless(
@@ -312,7 +338,9 @@ impl Changes {
                 let first = self.state.next_producer_id;
                 self.state.apply(&record);
                 self.producer_ids = first..self.state.next_producer_id;
-                self.begin(Request::NewProducerId, reply);
+                if let Some(reply) = reply {
+                    self.begin(Request::NewProducerId, reply);
+                }
             }
             Change::Making(_) | Change::Dropping(..) => self.busy = Some(change),
         }
@@ -412,7 +440,11 @@ fn fail(change: Change, code: ErrorCode) {
             }
             answer(reply, Answer::Configs(plan.faults));
         }
-        Change::ProducerIds(_, reply) => answer(reply, Answer::ProducerId(Err(code))),
+        Change::ProducerIds(_, reply) => {
+            reply
+                .into_iter()
+                .for_each(|reply| answer(reply, Answer::ProducerId(Err(code))));
+        }
         Change::Making(_) | Change::Dropping(..) => {}
     }
 }

@@ -5,7 +5,8 @@
 //! answered once: by the writer, or here when the topic cannot be made.
 
 use super::changes::Changes;
-use super::{Answer, Mailbox, Reply, Token, answer};
+use super::{Answer, Internal, Mailbox, Reply, Token, answer};
+use crate::batch::TRANSACTIONAL;
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
 use crate::catalog::{OFFSETS_TOPIC, Published, State, Topic};
@@ -13,7 +14,7 @@ use crate::clock::{Clock, wall_clock_ms};
 use crate::config::Config;
 use crate::error::ErrorCode;
 use crate::group::records::Record;
-use crate::group::{self, Asker, Effect, Env, Groups};
+use crate::group::{self, Asker, Effect, Env, Groups, Transaction, partition_of};
 use crate::wire::Uuid;
 use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, Refusal};
 use std::collections::BTreeSet;
@@ -79,10 +80,16 @@ impl Coordinator {
 
     /// The writer is done with an append.
     pub fn committed(&mut self, token: u64, result: Result<Appended, Refusal>, changes: &Changes) {
-        let result = result.map(drop).map_err(|refusal| refusal.code);
+        let result = result.map(|appended| appended.base_offset);
+        let result = result.map_err(|refusal| refusal.code);
         let env = env(&self.clock, changes.config(), changes.state());
         self.groups.committed(token, result, &env);
         self.perform();
+    }
+
+    /// A transaction's marker in a partition of the log is synced.
+    pub fn end_transaction(&mut self, producer_id: i64, partition: i32, commit: bool) {
+        self.groups.end_transaction(producer_id, partition, commit);
     }
 
     /// Topics were deleted, or made anew, and what is committed for them goes too.
@@ -122,12 +129,12 @@ impl Coordinator {
         let topic = self.published.get().by_name(OFFSETS_TOPIC).cloned();
         if topic.is_none() && !self.is_making {
             self.is_making = true;
-            return changes.make_offsets_topic(None);
+            return changes.make_topic(Internal::Offsets, None);
         }
         self.is_making = false;
         for (token, group, records) in std::mem::take(&mut self.unsent) {
             match &topic {
-                Some(topic) => self.append(topic, token, &group, &records),
+                Some(topic) => self.append(topic, token, &group, &records, None),
                 None => {
                     let env = env(&self.clock, changes.config(), changes.state());
                     let refused = Err(ErrorCode::CoordinatorNotAvailable);
@@ -146,54 +153,59 @@ impl Coordinator {
                     token,
                     group,
                     records,
-                } => match self.published.get().by_name(OFFSETS_TOPIC) {
-                    Some(topic) => self.append(topic, token, &group, &records),
-                    None => self.unsent.push((token, group, records)),
+                    transaction,
+                } => match (self.published.get().by_name(OFFSETS_TOPIC), transaction) {
+                    (Some(topic), _) => self.append(topic, token, &group, &records, transaction),
+                    (None, None) => self.unsent.push((token, group, records)),
+                    // It was part of the transaction, and is gone.
+                    (None, Some(_)) => self.refuse(token),
                 },
             }
         }
     }
 
-    fn append(&self, topic: &Topic, token: u64, group: &str, records: &[Record]) {
-        let index = partition_of(group, topic.partitions.len());
+    fn append(
+        &self,
+        topic: &Topic,
+        token: u64,
+        group: &str,
+        records: &[Record],
+        transaction: Option<Transaction>,
+    ) {
+        let partition = match transaction {
+            Some(of) => topic.partition(of.partition),
+            None => topic.partition(partition_of(group, topic.partitions.len())),
+        };
+        let Some(partition) = partition else {
+            return self.refuse(token);
+        };
         let job = Job::Append(Append {
-            partition: topic.partitions[index].clone(),
-            batch: batch_of(records),
-            transaction: None,
+            partition: partition.clone(),
+            batch: batch_of(records, transaction),
+            transaction: transaction.map(|of| of.serial),
             acks: Acks::All,
             completion: Completion::Control(self.mailbox.clone(), Token::Group(token)),
         });
         self.writer.submit([job]);
     }
+
+    fn refuse(&self, token: u64) {
+        let refused = Err(ErrorCode::CoordinatorNotAvailable.into());
+        self.mailbox.committed(Token::Group(token), refused);
+    }
 }
 
-/// Where a group's records lie: Java's hash of its id, as in Kafka, so that its files are Kafka's too.
-fn partition_of(group: &str, partitions: usize) -> usize {
-    let hash = group.encode_utf16().fold(0i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    });
-    (hash & i32::MAX) as usize % partitions.max(1)
-}
-
-fn batch_of(records: &[Record]) -> Checked {
+fn batch_of(records: &[Record], transaction: Option<Transaction>) -> Checked {
     let now_ms = wall_clock_ms();
     let mut batch = Builder::new(now_ms);
+    if let Some(of) = transaction {
+        batch = batch
+            .producer(of.producer_id, of.producer_epoch, -1)
+            .attributes(TRANSACTIONAL);
+    }
     for record in records {
         let (key, value) = record.encode();
         batch.add(Some(&key), value.as_deref(), &[], now_ms);
     }
     Checked::own(batch.build())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::partition_of;
-
-    /// "hello".hashCode() is 99162322 in Java, and "polygenelubricants".hashCode() the smallest INT32.
-    #[test]
-    fn a_group_lies_where_kafka_would_look_for_it() {
-        assert_eq!(partition_of("hello", 50), 99_162_322 % 50);
-        assert_eq!(partition_of("polygenelubricants", 50), 0);
-        assert_eq!(partition_of("", 1), 0);
-    }
 }

@@ -20,8 +20,8 @@ use std::sync::Arc;
 pub enum End {
     /// Who asked for topics or partitions.
     Topics(Reply),
-    /// Who asked for the topic of committed offsets, if it was not the broker itself.
-    OffsetsTopic(Option<Reply>),
+    /// Who asked for a topic of the broker's own, if it was not the broker itself.
+    InternalTopic(Option<Reply>),
 }
 
 impl End {
@@ -29,14 +29,14 @@ impl End {
     pub fn answer(self, topics: Vec<Planned>) {
         match self {
             End::Topics(reply) => answer(reply, Answer::Topics(topics)),
-            End::OffsetsTopic(None) => {}
-            End::OffsetsTopic(Some(reply)) => {
+            End::InternalTopic(None) => {}
+            End::InternalTopic(Some(reply)) => {
                 let failed = topics.iter().any(|planned| planned.fault.is_some());
                 let code = match failed {
                     true => ErrorCode::CoordinatorNotAvailable,
                     false => ErrorCode::None,
                 };
-                answer(reply, Answer::OffsetsTopic(code));
+                answer(reply, Answer::InternalTopic(code));
             }
         }
     }

@@ -3,7 +3,9 @@
 //! Invariant: nothing here has an effect; a plan that is never committed leaves no trace. The errors and their
 //! sentences are those of Kafka's `ReplicationControlManager`.
 
-use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_TOPIC, State, check_name};
+use crate::catalog::{
+    METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_TOPIC, State, TRANSACTIONS_TOPIC, check_name,
+};
 use crate::config::{Config, TopicConfig};
 use crate::error::ErrorCode;
 use crate::wire::Uuid;
@@ -439,9 +441,9 @@ fn check_more_partitions(
         .topics
         .get(&topic.name)
         .ok_or_else(|| unknown(ErrorCode::UnknownTopicOrPartition))?;
-    if topic.name == OFFSETS_TOPIC {
+    if matches!(&*topic.name, OFFSETS_TOPIC | TRANSACTIONS_TOPIC) {
         // Kafka lets it, and then looks for each group's offsets in a partition that does not have them.
-        let sentence = "Groups find their offsets by the number of partitions, which is fixed.";
+        let sentence = "Its records are found by the number of its partitions, which is fixed.";
         return Err((ErrorCode::InvalidTopicException, sentence.into()));
     }
     let old = known.leader_epochs.len() as i32;

@@ -213,6 +213,28 @@ impl<W: Clone> ClassicGroup<W> {
         Ok(())
     }
 
+    /// Whether a transaction may have offsets in it now: a rebalance is no obstacle, and producers older than KIP-447
+    /// do not say for which member they commit.
+    ///
+    /// # Errors
+    /// UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION.
+    pub fn check_transaction(
+        &self,
+        member_id: &str,
+        instance_id: Option<&str>,
+        generation: i32,
+    ) -> Result<(), ErrorCode> {
+        let is_named = !member_id.is_empty() || instance_id.is_some();
+        if generation < 0 && (!is_named || matches!(self.phase, Phase::Empty)) {
+            return Ok(());
+        }
+        self.check_member(member_id, instance_id)?;
+        match generation == self.generation {
+            true => Ok(()),
+            false => Err(ErrorCode::IllegalGeneration),
+        }
+    }
+
     /// Whether the group may be deleted.
     ///
     /// # Errors

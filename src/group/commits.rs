@@ -6,7 +6,7 @@
 use super::groups::{Change, Groups, Writing, bytes_max};
 use super::records::{OffsetCommitValue, Record};
 use super::refusals::refused_commit;
-use super::{Asker, Env, Response};
+use super::{Asker, Env, Response, Transaction};
 use crate::api::offset_commit::*;
 use crate::error::ErrorCode;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ impl<W: Clone> Groups<W> {
         &mut self,
         id: &Arc<str>,
         request: OffsetCommitRequest,
+        transaction: Option<Transaction>,
         asker: Asker<W>,
         env: &Env<'_>,
     ) {
@@ -26,12 +27,13 @@ impl<W: Clone> Groups<W> {
             return;
         };
         let epoch = request.generation_id_or_member_epoch;
-        let checked = match slot.is_known() {
+        let checked = match (slot.is_known(), transaction) {
             // A commit by hand makes a group of nothing but offsets.
-            false if epoch < 0 => Ok(()),
-            false if asker.version >= 9 => Err(ErrorCode::GroupIdNotFound),
-            false => Err(ErrorCode::IllegalGeneration),
-            true => slot.group.check_commit(&request, asker.version, env),
+            (false, _) if epoch < 0 => Ok(()),
+            (false, None) if asker.version >= 9 => Err(ErrorCode::GroupIdNotFound),
+            (false, _) => Err(ErrorCode::IllegalGeneration),
+            (true, None) => slot.group.check_commit(&request, asker.version, env),
+            (true, Some(_)) => slot.group.check_transaction(&request),
         };
         if let Err(code) = checked {
             let response = Response::Commit(refused_commit(&request, code));
@@ -54,7 +56,8 @@ impl<W: Clone> Groups<W> {
         if records.is_empty() {
             return self.answer(asker.waiter, Response::Commit(response));
         }
-        let growth = slot.offsets.growth(&records);
+        let producer_id = transaction.map(|transaction| transaction.producer_id);
+        let growth = slot.offsets.growth(&records, producer_id);
         if growth > 0 && self.bytes + growth > bytes_max(env) {
             let refused = refused_commit(&request, ErrorCode::InvalidCommitOffsetSize);
             return self.refuse_growth(asker.waiter, Response::Commit(refused));
@@ -63,12 +66,47 @@ impl<W: Clone> Groups<W> {
         let refusal = refused_commit(&request, ErrorCode::CoordinatorNotAvailable);
         let writing = Writing {
             group: id.clone(),
-            change: Change::Commit,
+            change: Change::Commit(transaction),
             records: records.clone(),
             answers: vec![(asker.waiter.clone(), Response::Commit(response))],
             refusal: Some((asker.waiter, Response::Commit(refusal))),
         };
         self.write(writing, records);
+    }
+
+    /// Takes in synced records of a group, the first of them at an offset of the log; of the transaction, if one is
+    /// given by its producer's id and the log's partition.
+    pub(super) fn apply(
+        &mut self,
+        id: &Arc<str>,
+        records: &[Record],
+        recorded_at: i64,
+        transaction: Option<(i64, i32)>,
+    ) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        for (record, at) in records.iter().zip(recorded_at..) {
+            slot.offsets
+                .apply(record, at, transaction.map(|(id, _)| id));
+        }
+        if let Some(transaction) = transaction {
+            let groups = self.transactions.entry(transaction).or_default();
+            groups.insert(id.clone());
+        }
+    }
+
+    /// A transaction's marker in a partition of the log is synced: the offsets that it has there take effect, or
+    /// vanish.
+    pub fn end_transaction(&mut self, producer_id: i64, partition: i32, commit: bool) {
+        let groups = self.transactions.remove(&(producer_id, partition));
+        for id in groups.unwrap_or_default() {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.offsets.end_transaction(&id, producer_id, commit);
+                slot.is_weighed = false;
+                self.settle(&id);
+            }
+        }
     }
 }
 
@@ -93,6 +131,25 @@ pub(super) fn answered(
         topics: topics.collect(),
         ..OffsetCommitResponse::default()
     }
+}
+
+/// Whether the writer refused a batch for its transaction's sake: that is over, or its producer is fenced.
+pub(super) fn is_of_a_transaction(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::InvalidTxnState | ErrorCode::InvalidProducerEpoch | ErrorCode::ProducerFenced
+    )
+}
+
+/// The same answer, with another code.
+pub(super) fn with_code(
+    mut response: OffsetCommitResponse,
+    code: ErrorCode,
+) -> OffsetCommitResponse {
+    let topics = response.topics.iter_mut();
+    let partitions = topics.flat_map(|topic| &mut topic.partitions);
+    partitions.for_each(|told| told.error_code = code.code());
+    response
 }
 
 fn metadata(partition: &OffsetCommitRequestPartition) -> &str {

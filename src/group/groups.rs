@@ -7,10 +7,11 @@
 //!    left.
 //! 3. Who asked is answered exactly once: by the step, when its records are synced, or with a refusal.
 
+use super::commits::{is_of_a_transaction, with_code};
 use super::offsets::Offsets;
 use super::records::Record;
 use super::refusals::{refused_commit, refused_delete};
-use super::{Ask, Asker, Effects, Env, Event, Group, Request, Response};
+use super::{Ask, Asker, Effects, Env, Event, Group, Request, Response, Transaction};
 use crate::api::offset_commit::OffsetCommitRequest;
 use crate::api::offset_delete::OffsetDeleteRequest;
 use crate::error::ErrorCode;
@@ -34,15 +35,17 @@ pub enum Effect<W> {
         group: Arc<str>,
         /// The records.
         records: Vec<Record>,
+        /// The transaction that they are part of.
+        transaction: Option<Transaction>,
     },
     /// Give an answer.
     Answer(W, Response),
 }
 
 /// Something that a group is to take up.
-enum Job<W> {
+pub(super) enum Job<W> {
     Step(Event<W>),
-    Commit(OffsetCommitRequest, Asker<W>),
+    Commit(OffsetCommitRequest, Option<Transaction>, Asker<W>),
     DeleteOffsets(OffsetDeleteRequest, W),
     Delete(W),
     /// Forget what is older than its retention.
@@ -62,7 +65,7 @@ impl<W> Job<W> {
             Job::Step(Event::Asked(ask, asker)) => {
                 Some((asker.waiter, Response::Member(ask.refusal(code))))
             }
-            Job::Commit(request, asker) => {
+            Job::Commit(request, _, asker) => {
                 let refused = refused_commit(&request, code);
                 Some((asker.waiter, Response::Commit(refused)))
             }
@@ -89,7 +92,7 @@ pub(super) struct Writing<W> {
 pub(super) enum Change<W> {
     /// The group as it will be.
     Step(Box<Group<W>>),
-    Commit,
+    Commit(Option<Transaction>),
     /// Offsets are taken away, or with them the group.
     Purge {
         group: bool,
@@ -111,7 +114,7 @@ pub(super) struct Slot<W> {
     /// What it counts for in memory.
     bytes: usize,
     /// Whether that is still so.
-    is_weighed: bool,
+    pub is_weighed: bool,
 }
 
 impl<W: Clone> Slot<W> {
@@ -147,6 +150,8 @@ impl<W: Clone> Slot<W> {
 pub struct Groups<W> {
     pub(super) slots: BTreeMap<Arc<str>, Slot<W>>,
     due: BTreeSet<(i64, Arc<str>)>,
+    /// Which groups have offsets pending, by producer id and the log's partition.
+    pub(super) transactions: BTreeMap<(i64, i32), BTreeSet<Arc<str>>>,
     writing: HashMap<u64, Writing<W>>,
     last_token: u64,
     next_expiry_ms: i64,
@@ -162,6 +167,7 @@ impl<W: Clone> Default for Groups<W> {
         Groups {
             slots: BTreeMap::new(),
             due: BTreeSet::new(),
+            transactions: BTreeMap::new(),
             writing: HashMap::new(),
             last_token: 0,
             next_expiry_ms: i64::MAX,
@@ -174,24 +180,30 @@ impl<W: Clone> Default for Groups<W> {
 }
 
 impl<W: Clone> Groups<W> {
-    /// Takes in a record of the log, at start, in its order.
-    pub fn replay(&mut self, record: Record, env: &Env<'_>) {
-        let id = record.group();
-        if !self.slots.contains_key(id) {
-            self.slots.insert(id.into(), Slot::new(id, env));
-        }
-        let Some(slot) = self.slots.get_mut(record.group()) else {
-            return;
+    /// Takes in a record of the log, at start, in its order; of an open transaction if `transaction`, the producer's
+    /// id and the log's partition, says so.
+    pub fn replay(
+        &mut self,
+        record: Record,
+        recorded_at: i64,
+        transaction: Option<(i64, i32)>,
+        env: &Env<'_>,
+    ) {
+        let id = match self.slots.get_key_value(record.group()) {
+            Some((id, _)) => id.clone(),
+            None => Arc::from(record.group()),
         };
+        let slot = self.slots.entry(id.clone());
+        let slot = slot.or_insert_with(|| Slot::new(&id, env));
+        slot.is_weighed = false;
         match &record {
-            Record::Offset(..) => slot.offsets.apply(&record),
+            Record::Offset(..) => self.apply(&id, &[record], recorded_at, transaction),
             _ => slot.group.replay(&record, env),
         }
     }
 
     /// All records were replayed: sessions begin, and what is not there any more is forgotten.
     pub fn loaded(&mut self, env: &Env<'_>) {
-        self.slots.retain(|_, slot| slot.is_known());
         self.next_expiry_ms = env.now_ms + env.config.offsets_retention_check_interval_ms;
         let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
         for id in ids {
@@ -221,7 +233,10 @@ impl<W: Clone> Groups<W> {
         }
         let (id, job) = match request {
             Request::Member(ask) => (ask.group().to_owned(), Job::Step(Event::Asked(ask, asker))),
-            Request::Commit(request) => (request.group_id.clone(), Job::Commit(request, asker)),
+            Request::Commit(request, transaction) => (
+                request.group_id.clone(),
+                Job::Commit(request, transaction, asker),
+            ),
             Request::DeleteOffsets(request) => (
                 request.group_id.clone(),
                 Job::DeleteOffsets(request, asker.waiter),
@@ -233,21 +248,6 @@ impl<W: Clone> Groups<W> {
             }
         };
         self.push(id.into(), job, env);
-    }
-
-    /// Offsets of topics that were deleted, or made anew, are forgotten: a topic of the same name begins anew.
-    pub fn forget_topics(&mut self, topics: BTreeSet<String>, env: &Env<'_>) {
-        let topics = Arc::new(topics);
-        let concerned = |slot: &Slot<W>| topics.iter().any(|topic| slot.offsets.has_topic(topic));
-        let ids: Vec<Arc<str>> = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| concerned(slot) || slot.commits > 0)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in ids {
-            self.push(id, Job::ForgetTopics(topics.clone()), env);
-        }
     }
 
     /// The log of groups was deleted, and all groups with it; whoever waits for one of them is told to look for its
@@ -269,6 +269,7 @@ impl<W: Clone> Groups<W> {
         self.effects
             .extend(refused.map(|(waiter, response)| Effect::Answer(waiter, response)));
         self.due.clear();
+        self.transactions.clear();
         self.bytes = 0;
         self.is_closed = false;
     }
@@ -300,8 +301,9 @@ impl<W: Clone> Groups<W> {
         first.min(self.next_expiry_ms)
     }
 
-    /// The records of an append are synced, or they were refused and nothing has changed.
-    pub fn committed(&mut self, token: u64, result: Result<(), ErrorCode>, env: &Env<'_>) {
+    /// The records of an append are synced, the first of them at an offset; or they were refused and nothing has
+    /// changed.
+    pub fn committed(&mut self, token: u64, result: Result<i64, ErrorCode>, env: &Env<'_>) {
         let Some(writing) = self.writing.remove(&token) else {
             return;
         };
@@ -310,25 +312,29 @@ impl<W: Clone> Groups<W> {
         };
         slot.is_weighed = false;
         match writing.change {
-            Change::Commit => slot.commits -= 1,
+            Change::Commit(_) => slot.commits -= 1,
             _ => slot.is_held = false,
         }
-        match result {
-            Ok(()) => {
-                writing
-                    .records
-                    .iter()
-                    .for_each(|record| slot.offsets.apply(record));
-                match writing.change {
+        match (result, writing.change) {
+            (Ok(recorded_at), change) => {
+                let mut transaction = None;
+                match change {
                     Change::Step(next) => slot.group = *next,
                     Change::Purge { group: true } => slot.group = Group::new(&writing.group, env),
-                    _ => {}
+                    Change::Purge { group: false } => {}
+                    Change::Commit(of) => transaction = of.map(|of| (of.producer_id, of.partition)),
                 }
+                self.apply(&writing.group, &writing.records, recorded_at, transaction);
                 let answers = writing.answers.into_iter();
                 self.effects
                     .extend(answers.map(|(waiter, told)| Effect::Answer(waiter, told)));
             }
-            Err(code) => {
+            (Err(code), Change::Commit(Some(_))) if is_of_a_transaction(code) => {
+                if let Some((waiter, Response::Commit(told))) = writing.refusal {
+                    self.answer(waiter, Response::Commit(with_code(told, code)));
+                }
+            }
+            (Err(code), _) => {
                 log::warn!("group {}: not recorded: {code:?}", writing.group);
                 slot.not_before_ms = env.now_ms + RETRY_MS;
                 let refusal = writing.refusal.into_iter();
@@ -358,7 +364,7 @@ impl<W: Clone> Groups<W> {
         self.effects.push(Effect::Answer(waiter, response));
     }
 
-    fn push(&mut self, id: Arc<str>, job: Job<W>, env: &Env<'_>) {
+    pub(super) fn push(&mut self, id: Arc<str>, job: Job<W>, env: &Env<'_>) {
         let slot = self
             .slots
             .entry(id.clone())
@@ -378,7 +384,9 @@ impl<W: Clone> Groups<W> {
             }
             match job {
                 Job::Step(event) => self.step(id, event, env),
-                Job::Commit(request, asker) => self.commit(id, request, asker, env),
+                Job::Commit(request, transaction, asker) => {
+                    self.commit(id, request, transaction, asker, env);
+                }
                 Job::DeleteOffsets(request, waiter) => self.delete_offsets(id, request, waiter),
                 Job::Delete(waiter) => self.delete(id, waiter),
                 Job::Expire => self.expire(id, env),
@@ -389,7 +397,7 @@ impl<W: Clone> Groups<W> {
     }
 
     /// Gives a group its place among the timers, or drops it if it is nothing.
-    fn settle(&mut self, id: &Arc<str>) {
+    pub(super) fn settle(&mut self, id: &Arc<str>) {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
@@ -419,11 +427,16 @@ impl<W: Clone> Groups<W> {
     pub(super) fn write(&mut self, writing: Writing<W>, records: Vec<Record>) {
         self.last_token += 1;
         let (token, group) = (self.last_token, writing.group.clone());
+        let transaction = match writing.change {
+            Change::Commit(transaction) => transaction,
+            _ => None,
+        };
         self.writing.insert(token, writing);
         self.effects.push(Effect::Append {
             token,
             group,
             records,
+            transaction,
         });
     }
 

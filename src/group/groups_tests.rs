@@ -5,15 +5,19 @@ use crate::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use crate::api::offset_commit::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use crate::api::offset_delete::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use crate::api::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    OffsetFetchResponsePartitions,
 };
 use crate::config::Config;
 use crate::group::{Read, Told};
 use crate::wire::Uuid;
-use rand::{Rng, SeedableRng, rngs::StdRng};
 
 #[path = "groups_tests/hostile.rs"]
 mod hostile;
+#[path = "groups_tests/property.rs"]
+mod property;
+#[path = "groups_tests/transactions.rs"]
+mod transactions;
 
 /// Groups, what became of their records, and the clocks.
 struct Scene {
@@ -23,10 +27,22 @@ struct Scene {
     now_ms: i64,
     time_ms: i64,
     next_waiter: u32,
-    under_way: Vec<(u64, Vec<Record>)>,
-    log: Vec<Record>,
+    under_way: Vec<(u64, Vec<Record>, Option<i64>)>,
+    log: Vec<Logged>,
+    /// The log's next offset.
+    end: i64,
     answers: Vec<(u32, Response)>,
 }
+
+/// What is in the log, at its offset: a record, perhaps of a producer's transaction, or the end of one.
+#[derive(Clone)]
+enum Logged {
+    Record(i64, Box<Record>, Option<i64>),
+    Marker(i64, bool),
+}
+
+/// The log's partition, where each group's records and markers are.
+const PARTITION: i32 = 3;
 
 const MINUTE: i64 = 60_000;
 const WEEK: i64 = 10_080 * MINUTE;
@@ -42,6 +58,7 @@ impl Scene {
             next_waiter: 0,
             under_way: Vec::new(),
             log: Vec::new(),
+            end: 0,
             answers: Vec::new(),
         };
         scene.with(|groups, env| groups.loaded(env));
@@ -59,7 +76,15 @@ impl Scene {
         act(&mut self.groups, &env);
         for effect in self.groups.take_effects() {
             match effect {
-                Effect::Append { token, records, .. } => self.under_way.push((token, records)),
+                Effect::Append {
+                    token,
+                    records,
+                    transaction,
+                    ..
+                } => {
+                    let producer_id = transaction.map(|of| of.producer_id);
+                    self.under_way.push((token, records, producer_id));
+                }
                 Effect::Answer(waiter, response) => self.answers.push((waiter, response)),
             }
         }
@@ -79,11 +104,27 @@ impl Scene {
 
     /// The oldest append is synced, or refused.
     fn settle(&mut self, result: Result<(), ErrorCode>) {
-        let (token, records) = self.under_way.remove(0);
+        let (token, records, producer_id) = self.under_way.remove(0);
+        let base_offset = self.end;
         if result.is_ok() {
-            self.log.extend(records);
+            for (record, at) in records.into_iter().zip(base_offset..) {
+                self.log
+                    .push(Logged::Record(at, Box::new(record), producer_id));
+                self.end = at + 1;
+            }
         }
+        let result = result.map(|()| base_offset);
         self.with(|groups, env| groups.committed(token, result, env));
+    }
+
+    /// The marker of a producer's transaction is synced, and all that was on its way before it.
+    fn end(&mut self, producer_id: i64, commit: bool) {
+        while !self.under_way.is_empty() {
+            self.settle(Ok(()));
+        }
+        self.log.push(Logged::Marker(producer_id, commit));
+        self.end += 1;
+        self.with(|groups, _| groups.end_transaction(producer_id, PARTITION, commit));
     }
 
     fn pass(&mut self, ms: i64) {
@@ -100,9 +141,25 @@ impl Scene {
     }
 
     fn offsets(&mut self, group: &str) -> Vec<(String, i32, i64)> {
+        let all = self.fetch(group, None);
+        let flat = all.into_iter().map(|(topic, told)| {
+            assert_eq!(told.error_code, 0);
+            (topic, told.partition_index, told.committed_offset)
+        });
+        flat.collect()
+    }
+
+    /// What a consumer gets to know, which reads stable offsets only.
+    fn fetch(
+        &mut self,
+        group: &str,
+        topics: Option<Vec<OffsetFetchRequestTopics>>,
+    ) -> Vec<(String, OffsetFetchResponsePartitions)> {
         let request = OffsetFetchRequest {
+            require_stable: topics.is_some(),
             groups: vec![OffsetFetchRequestGroup {
                 group_id: group.into(),
+                topics,
                 ..OffsetFetchRequestGroup::default()
             }],
             ..OffsetFetchRequest::default()
@@ -114,7 +171,7 @@ impl Scene {
         let topics = told.groups[0].topics.iter();
         let flat = topics.flat_map(|topic| {
             let partitions = topic.partitions.iter();
-            partitions.map(|p| (topic.name.clone(), p.partition_index, p.committed_offset))
+            partitions.map(|told| (topic.name.clone(), told.clone()))
         });
         flat.collect()
     }
@@ -132,8 +189,14 @@ impl Scene {
     fn reloaded(&self) -> Scene {
         let mut again = Scene::new();
         again.time_ms = self.time_ms;
-        for record in self.log.clone() {
-            again.with(|groups, env| groups.replay(record, env));
+        for logged in self.log.clone() {
+            again.with(|groups, env| match logged {
+                Logged::Record(at, record, producer_id) => {
+                    let transaction = producer_id.map(|id| (id, PARTITION));
+                    groups.replay(*record, at, transaction, env);
+                }
+                Logged::Marker(id, commit) => groups.end_transaction(id, PARTITION, commit),
+            });
         }
         again.with(|groups, env| groups.loaded(env));
         again
@@ -141,7 +204,11 @@ impl Scene {
 }
 
 fn commit(group: &str, topic: &str, index: i32, offset: i64) -> Request {
-    Request::Commit(OffsetCommitRequest {
+    Request::Commit(request(group, topic, index, offset), None)
+}
+
+fn request(group: &str, topic: &str, index: i32, offset: i64) -> OffsetCommitRequest {
+    OffsetCommitRequest {
         group_id: group.into(),
         topics: vec![OffsetCommitRequestTopic {
             name: topic.into(),
@@ -153,7 +220,7 @@ fn commit(group: &str, topic: &str, index: i32, offset: i64) -> Request {
             ..OffsetCommitRequestTopic::default()
         }],
         ..OffsetCommitRequest::default()
-    })
+    }
 }
 
 fn is_refused(response: Option<&Response>) -> bool {
@@ -323,11 +390,11 @@ fn groups_that_could_not_be_read_answer_nobody() {
 #[test]
 fn an_old_clients_own_retention_counts() {
     let mut scene = Scene::new();
-    let Request::Commit(mut request) = commit("g", "t", 0, 1) else {
+    let Request::Commit(mut request, _) = commit("g", "t", 0, 1) else {
         unreachable!()
     };
     request.retention_time_ms = 5 * MINUTE;
-    scene.ask(Request::Commit(request));
+    scene.ask(Request::Commit(request, None));
     scene.settle(Ok(()));
     scene.pass(10 * MINUTE);
     scene.settle(Ok(()));
@@ -375,69 +442,4 @@ fn growth_beyond_the_memory_of_groups_is_refused() {
     scene.ask(Request::Delete("g".into()));
     scene.settle(Ok(()));
     assert_eq!((scene.counts(), scene.groups.bytes), ((0, 0), 0));
-}
-
-/// Memory and log never differ in what is committed, whatever is refused, late, deleted or expired in between; and
-/// everyone is answered once.
-#[test]
-fn memory_is_what_the_log_says() {
-    let seed = match std::env::var("OTTLA_SEED") {
-        Ok(text) => text.parse().expect("OTTLA_SEED is a number"),
-        Err(_) => rand::random::<u32>().into(),
-    };
-    println!("OTTLA_SEED={seed}");
-    let rng = &mut StdRng::seed_from_u64(seed);
-    let mut scene = Scene::new();
-    let mut asked = Vec::new();
-    for round in 0..20_000 {
-        let group = ["a", "b", "c"][rng.random_range(0..3)];
-        let topic = ["t", "u"][rng.random_range(0..2)];
-        match rng.random_range(0..100) {
-            0..40 => asked.push(scene.ask(commit(group, topic, rng.random_range(0..3), round))),
-            40..44 => asked.push(scene.ask(Request::Delete(group.into()))),
-            44..48 => asked.push(scene.ask(Request::DeleteOffsets(OffsetDeleteRequest {
-                group_id: group.into(),
-                topics: vec![OffsetDeleteRequestTopic {
-                    name: topic.into(),
-                    partitions: vec![OffsetDeleteRequestPartition { partition_index: 1 }],
-                }],
-            }))),
-            48..50 => {
-                let gone = BTreeSet::from([topic.to_owned()]);
-                scene.with(|groups, env| groups.forget_topics(gone, env));
-            }
-            50..52 => scene.pass(rng.random_range(0..2 * WEEK)),
-            _ if scene.under_way.is_empty() => {}
-            52..55 => scene.settle(Err(ErrorCode::KafkaStorageError)),
-            _ => scene.settle(Ok(())),
-        }
-        if round % 100 == 0 {
-            while !scene.under_way.is_empty() {
-                scene.settle(Ok(()));
-            }
-            let mut again = scene.reloaded();
-            for group in ["a", "b", "c"] {
-                assert_eq!(scene.offsets(group), again.offsets(group), "round {round}");
-            }
-            scene.log = compacted(std::mem::take(&mut scene.log));
-            asked.drain(..).for_each(|waiter| {
-                assert!(scene.answer_to(waiter).is_some());
-            });
-            scene.answers.clear();
-        }
-    }
-}
-
-/// What compaction leaves: the last record of each key.
-fn compacted(log: Vec<Record>) -> Vec<Record> {
-    let mut last = BTreeMap::new();
-    for (at, record) in log.iter().enumerate() {
-        last.insert(record.encode().0, at);
-    }
-    let kept: BTreeSet<usize> = last.into_values().collect();
-    let numbered = log.into_iter().enumerate();
-    numbered
-        .filter(|(at, _)| kept.contains(at))
-        .map(|(_, record)| record)
-        .collect()
 }

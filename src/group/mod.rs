@@ -21,6 +21,7 @@ pub mod records;
 mod refusals;
 
 pub use groups::{Effect, Groups};
+pub use refusals::refused_commit;
 
 use crate::api::consumer_group_describe::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
@@ -40,10 +41,21 @@ use crate::api::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use crate::catalog::State;
 use crate::config::Config;
 use crate::error::ErrorCode;
+use crate::txn::Serial;
 use crate::wire::Uuid;
 use classic::ClassicGroup;
 use consumer::{ConsumerGroup, Found, LookUp};
 use records::Record;
+
+/// Which of the partitions of `__consumer_offsets` a group's records lie in: Java's hash of its id, as in Kafka, so
+/// that its files are Kafka's too.
+pub fn partition_of(group: &str, partitions: usize) -> i32 {
+    let hash = group.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    });
+    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
+    (hash & i32::MAX) % partitions.max(1)
+}
 
 /// What a step may look at besides the group itself.
 pub struct Env<'a> {
@@ -137,13 +149,26 @@ impl<W> Default for Effects<W> {
     }
 }
 
+/// The transaction that a commit of offsets is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// The producer's id.
+    pub producer_id: i64,
+    /// And its epoch.
+    pub producer_epoch: i16,
+    /// Which of its transactions.
+    pub serial: Serial,
+    /// The partition of `__consumer_offsets` that is part of it: the records go there, and its marker ends them.
+    pub partition: i32,
+}
+
 /// What is asked of the coordinator.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// By a member, of its group.
     Member(Box<Ask>),
-    /// Commit offsets.
-    Commit(OffsetCommitRequest),
+    /// Commit offsets: at once, or as part of a transaction, when that is committed.
+    Commit(OffsetCommitRequest, Option<Transaction>),
     /// Take offsets away.
     DeleteOffsets(OffsetDeleteRequest),
     /// Take a group away, by its id.
@@ -271,6 +296,16 @@ impl<W: Clone> Group<W> {
         }
     }
 
+    /// Whether a transaction of a member, or of somebody who does not say who it is, may have offsets in it now.
+    pub fn check_transaction(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        let (member, instance) = (&request.member_id, request.group_instance_id.as_deref());
+        let epoch = request.generation_id_or_member_epoch;
+        match self {
+            Group::Classic(group) => group.check_transaction(member, instance, epoch),
+            Group::Consumer(group) => group.check_transaction(member, epoch),
+        }
+    }
+
     /// Whether offsets may be taken away by hand: what members read is told topic by topic, but members of an
     /// unknown protocol may read anything.
     pub fn check_delete_offsets(&self) -> Result<(), ErrorCode> {
@@ -375,5 +410,18 @@ impl<W: Clone> Group<W> {
             Group::Classic(group) => group.protocol_type().unwrap_or_default(),
             Group::Consumer(_) => "consumer",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::partition_of;
+
+    /// "hello".hashCode() is 99162322 in Java, and "polygenelubricants".hashCode() the smallest INT32.
+    #[test]
+    fn a_group_lies_where_kafka_would_look_for_it() {
+        assert_eq!(partition_of("hello", 50), 99_162_322 % 50);
+        assert_eq!(partition_of("polygenelubricants", 50), 0);
+        assert_eq!(partition_of("", 1), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a purge begins when no commit of the group is on its way, so its tombstones name all that there is.
 
-use super::groups::{Change, Effect, Groups, Writing};
+use super::groups::{Change, Effect, Groups, Job, Slot, Writing};
 use super::offsets::Expiry;
 use super::records::Record;
 use super::refusals::refused_delete;
@@ -106,13 +106,28 @@ impl<W: Clone> Groups<W> {
             last.1
         };
         let mut records = slot.offsets.tombstones(id, |topic, _, value| {
-            expiry.is_due(value) && !subscribed(topic)
+            value.is_some_and(|value| expiry.is_due(value)) && !subscribed(topic)
         });
         let is_over = records.len() == slot.offsets.len() && group.check_delete().is_ok();
         if is_over {
             records.extend(group.tombstones());
         }
         self.purge(id, records, is_over, None);
+    }
+
+    /// Offsets of topics that were deleted, or made anew, are forgotten: a topic of the same name begins anew.
+    pub fn forget_topics(&mut self, topics: BTreeSet<String>, env: &Env<'_>) {
+        let topics = Arc::new(topics);
+        let concerned = |slot: &Slot<W>| topics.iter().any(|topic| slot.offsets.has_topic(topic));
+        let ids: Vec<Arc<str>> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| concerned(slot) || slot.commits > 0)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.push(id, Job::ForgetTopics(topics.clone()), env);
+        }
     }
 
     pub(super) fn forget(&mut self, id: &Arc<str>, topics: &BTreeSet<String>) {

@@ -51,7 +51,8 @@ impl<W: Clone> Groups<W> {
             let groups = once_each(&request.groups, |group| {
                 in_full(group).then_some(&group.group_id)
             });
-            let told = groups.map(|group| self.fetch_group(group, version, env));
+            let stable = request.require_stable;
+            let told = groups.map(|group| self.fetch_group(group, version, stable, env));
             response.groups = told.collect();
             return response;
         }
@@ -66,7 +67,7 @@ impl<W: Clone> Groups<W> {
             topics: topics.map(|topics| topics.iter().map(by_name).collect()),
             ..OffsetFetchRequestGroup::default()
         };
-        let told = self.fetch_group(&group, version, env);
+        let told = self.fetch_group(&group, version, request.require_stable, env);
         response.error_code = told.error_code;
         let partition = |told: OffsetFetchResponsePartitions| OffsetFetchResponsePartition {
             partition_index: told.partition_index,
@@ -87,6 +88,7 @@ impl<W: Clone> Groups<W> {
         &self,
         request: &OffsetFetchRequestGroup,
         version: i16,
+        stable: bool,
         env: &Env<'_>,
     ) -> OffsetFetchResponseGroup {
         let mut response = OffsetFetchResponseGroup {
@@ -104,8 +106,7 @@ impl<W: Clone> Groups<W> {
         let offsets = known.map_or(&nothing, |(_, offsets)| offsets);
         let id_of = |name: &str| env.catalog.topics.get(name).map(|topic| topic.id);
         let Some(asked) = &request.topics else {
-            let all = offsets.topics().map(|name| offsets.fetch(name, None));
-            let with_id = all.filter_map(|mut topic| {
+            let with_id = offsets.fetch_all(stable).filter_map(|mut topic| {
                 if version >= 10 {
                     topic.topic_id = id_of(&topic.name)?;
                 }
@@ -119,7 +120,8 @@ impl<W: Clone> Groups<W> {
                 0..=9 => Some(topic.name.as_str()),
                 _ => env.catalog.name_of(topic.topic_id),
             };
-            let mut told = offsets.fetch(name.unwrap_or_default(), Some(&topic.partition_indexes));
+            let mut told =
+                offsets.fetch(name.unwrap_or_default(), &topic.partition_indexes, stable);
             told.topic_id = topic.topic_id;
             if name.is_none() {
                 let unknown = ErrorCode::UnknownTopicId.code();

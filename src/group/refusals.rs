@@ -20,7 +20,7 @@ impl Request {
     pub fn refusal(&self, code: ErrorCode) -> Response {
         match self {
             Request::Member(ask) => Response::Member(ask.refusal(code)),
-            Request::Commit(request) => Response::Commit(refused_commit(request, code)),
+            Request::Commit(request, _) => Response::Commit(refused_commit(request, code)),
             Request::DeleteOffsets(_) => Response::DeleteOffsets(refused_delete(code)),
             Request::Delete(_) => Response::Deleted(code),
             Request::Read(read) => read.refusal(code),
@@ -125,10 +125,8 @@ fn refused_fetch(
     }
 }
 
-pub(super) fn refused_commit(
-    request: &OffsetCommitRequest,
-    code: ErrorCode,
-) -> OffsetCommitResponse {
+/// The answer with this code for each partition.
+pub fn refused_commit(request: &OffsetCommitRequest, code: ErrorCode) -> OffsetCommitResponse {
     answered(request, |_| code)
 }
 

@@ -1,6 +1,7 @@
 //! The segment that batches are appended to: its numbers, and the index entries on their way to the files.
 
 use super::Shared;
+use super::aborted::{self, Aborted};
 use super::append::{Entries, Tail};
 use super::descriptors::Kind;
 use super::index;
@@ -23,6 +24,8 @@ pub struct Active {
     pub index_count: u32,
     /// The same of the time index.
     pub time_count: u32,
+    /// The same of the transaction index.
+    pub aborted_count: u32,
     /// Held while the file has unsynced bytes.
     pub file: Option<Arc<File>>,
 }
@@ -42,6 +45,7 @@ impl Active {
             pending: Entries::default(),
             index_count: 0,
             time_count: 0,
+            aborted_count: 0,
             file: None,
         }
     }
@@ -57,6 +61,8 @@ impl Active {
             time_count: self.time_count,
             max_timestamp: self.tail.max_timestamp,
             max_timestamp_offset: self.tail.max_timestamp_offset,
+            aborted_count: self.aborted_count,
+            aborted: self.pending.aborted.as_slice().into(),
         }
     }
 
@@ -73,7 +79,12 @@ impl Active {
 
     /// Writes the pending index entries to the page cache.
     pub fn flush_indexes(&mut self, shared: &Shared) -> io::Result<()> {
-        let Entries { offsets, times } = &mut self.pending;
+        self.flush_aborted(shared)?;
+        self.flush_searched(shared)
+    }
+
+    fn flush_searched(&mut self, shared: &Shared) -> io::Result<()> {
+        let Entries { offsets, times, .. } = &mut self.pending;
         if !offsets.is_empty() {
             let file = self.segment.index(shared, Kind::Index)?;
             index::write(&file, self.index_count, offsets)?;
@@ -89,16 +100,35 @@ impl Active {
         Ok(())
     }
 
+    /// Takes over what an extent of it says of its transaction index.
+    pub fn adopt_aborted(&mut self, extent: &Extent) {
+        self.aborted_count = extent.aborted_count;
+        self.pending.aborted = extent.aborted.to_vec();
+    }
+
+    fn flush_aborted(&mut self, shared: &Shared) -> io::Result<()> {
+        let aborted = &mut self.pending.aborted;
+        if !aborted.is_empty() {
+            let file = self.segment.index(shared, Kind::TransactionIndex)?;
+            index::write(&file, self.aborted_count, aborted)?;
+            self.aborted_count += aborted.len() as u32;
+            aborted.clear();
+        }
+        Ok(())
+    }
+
     /// Ends the indexes: the final time entry, and all that is pending. What fails costs the next start time only.
     pub fn seal(&mut self, shared: &Shared) -> Vec<SyncItem> {
         self.tail.add_time(&mut self.pending);
-        if let Err(e) = self.flush_indexes(shared) {
+        let aborted = self.seal_aborted(shared);
+        if let Err(e) = self.flush_searched(shared) {
             // A short one looks whole to the next start, which would miss the largest timestamp.
             let path = self.segment.path(".index");
             log::warn!("{}: {e}; the next start makes it anew", path.display());
-            self.segment.discard_indexes(shared);
+            let kinds = [Kind::Index, Kind::TimeIndex];
+            self.segment.discard_indexes(shared, &kinds);
             (self.index_count, self.time_count) = (0, 0);
-            self.pending = Entries::default();
+            (self.pending.offsets, self.pending.times) = (Vec::new(), Vec::new());
         }
         [
             (Kind::Index, self.index_count),
@@ -107,7 +137,39 @@ impl Active {
         .into_iter()
         .filter(|&(_, count)| count > 0)
         .filter_map(|(kind, _)| self.segment.index(shared, kind).ok())
+        .chain(aborted)
         .map(SyncItem::Data)
         .collect()
+    }
+
+    /// Ends the transaction index, which is there from now on, though empty. One that cannot be ended is removed,
+    /// since the next start would believe it; its entries stay in memory.
+    fn seal_aborted(&mut self, shared: &Shared) -> Option<Arc<File>> {
+        let flushed = self.flush_aborted(shared);
+        let file = flushed.and_then(|()| self.segment.index(shared, Kind::TransactionIndex));
+        let error = match file {
+            Ok(file) => return Some(file),
+            Err(error) => error,
+        };
+        let path = self.segment.path(".txnindex");
+        log::warn!("{}: {error}; the next start makes it anew", path.display());
+        match self.held_aborted(shared) {
+            Ok(held) => {
+                self.pending.aborted.splice(0..0, held);
+                self.aborted_count = 0;
+                let kinds = [Kind::TransactionIndex];
+                self.segment.discard_indexes(shared, &kinds);
+            }
+            Err(error) => log::error!("{}: {error}", path.display()),
+        }
+        None
+    }
+
+    fn held_aborted(&self, shared: &Shared) -> io::Result<Vec<Aborted>> {
+        if self.aborted_count == 0 {
+            return Ok(Vec::new());
+        }
+        let file = self.segment.index(shared, Kind::TransactionIndex)?;
+        aborted::read(&file, self.aborted_count)
     }
 }

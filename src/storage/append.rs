@@ -5,7 +5,9 @@
 //! the same [`Tail`], so that rebuilt indexes are those that appending would have made.
 
 use super::LogSettings;
+use super::aborted::Aborted;
 use super::index::{Entry, OffsetEntry, TimeEntry};
+use super::producers::Ended;
 use crate::batch::{HEADER_BYTES, Header};
 use crate::sys;
 use crate::wire::frame::FrameSlice;
@@ -49,6 +51,8 @@ pub struct Entries {
     pub offsets: Vec<OffsetEntry>,
     /// Of the time index.
     pub times: Vec<TimeEntry>,
+    /// Of the transaction index.
+    pub aborted: Vec<Aborted>,
 }
 
 impl Tail {
@@ -209,6 +213,8 @@ impl Part {
 pub struct Turn {
     /// In the order of their segments; the first continues the active one.
     pub parts: Vec<Part>,
+    /// The transactions that end in it.
+    pub ended: Vec<Ended>,
 }
 
 impl Turn {
@@ -217,7 +223,15 @@ impl Turn {
         active.created_ms.get_or_insert(now_ms);
         Turn {
             parts: vec![Part::new(active, Vec::new())],
+            ended: Vec::new(),
         }
+    }
+
+    /// Counts in a transaction that the last batch ended.
+    pub fn end(&mut self, ended: Ended) {
+        let aborted = Aborted::of(&ended);
+        self.last_mut().entries.aborted.extend(aborted);
+        self.ended.push(ended);
     }
 
     /// Begins a new segment at `base_offset`.

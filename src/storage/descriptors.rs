@@ -20,6 +20,17 @@ pub enum Kind {
     Index,
     /// `.timeindex`: timestamp to offset.
     TimeIndex,
+    /// `.txnindex`: aborted transactions.
+    TransactionIndex,
+}
+
+impl Kind {
+    const ALL: [Kind; 4] = [
+        Kind::Log,
+        Kind::Index,
+        Kind::TimeIndex,
+        Kind::TransactionIndex,
+    ];
 }
 
 /// A bounded cache of open files, least recently used first out.
@@ -92,8 +103,7 @@ impl Descriptors {
     /// Drops all files of a segment that no view will hand out any more.
     pub fn forget(&self, serial: u64) {
         let mut state = self.state.lock();
-        let dropped = [Kind::Log, Kind::Index, Kind::TimeIndex]
-            .map(|kind| state.open.remove(&(serial, kind)));
+        let dropped = Kind::ALL.map(|kind| state.open.remove(&(serial, kind)));
         drop(state);
         drop(dropped);
     }
@@ -167,7 +177,7 @@ mod tests {
     #[test]
     fn forget_drops_all_kinds() {
         let cache = Descriptors::new(16);
-        for kind in [Kind::Log, Kind::Index, Kind::TimeIndex] {
+        for kind in Kind::ALL {
             cache.get(7, kind, tempfile::tempfile).unwrap();
         }
         cache.forget(7);

@@ -75,11 +75,11 @@ fn producers_may_go_on_behind_a_gap() {
     overwrite(&rig, 0, 5 * batch_bytes + 62, b"rotten");
     let (mut log, report) = rig.recover(Some(9));
     assert_eq!(the_gap(&report), 4..6);
-    let refused = log.stage(sent(2, 0, 7, 1), 0, 1000).unwrap_err();
+    let refused = log.stage(sent(2, 0, 7, 1), None, 0, 1000).unwrap_err();
     assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
     assert!(is_duplicate(&mut log, 1, 3, 3));
     append_synced(&mut log, sent(1, 0, 6, 1));
-    let refused = log.stage(sent(1, 0, 8, 1), 0, 1000).unwrap_err();
+    let refused = log.stage(sent(1, 0, 8, 1), None, 0, 1000).unwrap_err();
     assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
 }
 
@@ -119,7 +119,7 @@ fn a_gap_is_remembered_by_later_starts() {
         let (mut log, _) = rig.recover_with(&rig.start(starts_clean, Some(16)));
         assert!(is_duplicate(&mut log, 1, 3, 3));
         append_synced(&mut log, sent(1, 0, 6, 1));
-        let refused = log.stage(sent(1, 0, 8, 1), 0, 1000).unwrap_err();
+        let refused = log.stage(sent(1, 0, 8, 1), None, 0, 1000).unwrap_err();
         assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
     }
 }
@@ -168,7 +168,7 @@ fn a_log_that_went_on_behind_a_gap_is_not_cut_there() {
     drop(fill(&rig, 10));
     let (mut log, report) = rig.recover(Some(20));
     assert!(report.epoch_bump_needed);
-    log.stage(batch(1, 190, 1), 1, 1000).unwrap();
+    log.stage(batch(1, 190, 1), None, 1, 1000).unwrap();
     log.write_staged().unwrap();
     sync(&mut log);
     drop(log);

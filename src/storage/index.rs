@@ -105,14 +105,11 @@ impl Entry for TimeEntry {
 }
 
 /// How many entries one read takes in: four pages of the smaller kind.
-const BLOCK_ENTRIES: u32 = 512;
+pub const BLOCK_ENTRIES: u32 = 512;
 
 /// Reads entry `slot` of an index file; nothing beyond the file's end.
 pub fn entry<E: Entry>(file: &File, slot: u32) -> io::Result<Option<E>> {
-    let mut bytes = [0; 16];
-    let bytes = &mut bytes[..E::BYTES];
-    let read = sys::read_at(file, bytes, u64::from(slot) * E::BYTES as u64)?;
-    Ok((read == E::BYTES).then(|| E::decode(bytes)))
+    Ok(block(file, slot, slot + 1)?.pop())
 }
 
 /// The slot and the entry that is the last of the first `count` entries for which `before` holds, if any does.
@@ -155,7 +152,8 @@ pub fn last_before<E: Entry>(
     Ok(found)
 }
 
-fn block<E: Entry>(file: &File, from: u32, to: u32) -> io::Result<Vec<E>> {
+/// Entries `from..to` of a file, as far as it has them.
+pub fn block<E: Entry>(file: &File, from: u32, to: u32) -> io::Result<Vec<E>> {
     let mut bytes = vec![0; (to - from) as usize * E::BYTES];
     let read = sys::read_at(file, &mut bytes, u64::from(from) * E::BYTES as u64)?;
     Ok(bytes[..read]

@@ -10,26 +10,28 @@
 //! 4. A roll seals the active segment (final time entry, index entries written) and leaves a producer snapshot at the
 //!    new one's base offset. Indexes are never in the acknowledgement's path ([`Log::take_hints`]).
 //!
-//! Reading on: [`facts`], what a log may be asked; [`start`], how its beginning moves.
+//! Reading on: [`facts`], what a log may be asked; [`start`], how its beginning moves; [`transactions`], what is open.
 //!
 //! `set_len` and `remove_file` here: L10, a write that fails half way; and `set_len` to a sealed segment's own length,
 //! which gives back what was reserved.
 
 mod facts;
 mod start;
+mod transactions;
 
 use super::active::Active;
 use super::append::Turn;
 use super::checkpoint::{self, EpochStart};
 use super::descriptors::Kind;
-use super::producers::{Producers, Verdict};
+use super::producers::{Ended, Producers, Verdict};
 use super::segment::{Extent, Segment};
 use super::view::Mark;
 use super::{LogSettings, Shared, snapshot};
-use crate::batch::{self, check::Checked};
+use crate::batch::{self, check::Checked, marker::Marker};
 use crate::error::{Context, Error, ErrorCode, Result};
 use crate::sync;
 use crate::sys;
+use crate::txn::Serial;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -80,6 +82,8 @@ pub struct Log {
     /// What is staged and not written.
     turn: Option<Turn>,
     producers: Producers,
+    /// The transactions whose markers lie at or beyond the high watermark: they count as open until it has passed.
+    unseen: Vec<Ended>,
     epochs: Arc<[EpochStart]>,
     /// The checkpoint of the epochs could not be written.
     epochs_unsaved: bool,
@@ -139,6 +143,7 @@ impl Log {
             active,
             turn: None,
             producers,
+            unseen: Vec::new(),
             epochs: Arc::new([]),
             epochs_unsaved: false,
             log_start: first,
@@ -178,17 +183,21 @@ impl Log {
         self.dirty_directory |= self.snapshots.len() != found;
     }
 
-    /// Checks the batch's sequences, gives it its offsets and stages it. Nothing is written.
+    /// Checks the batch's sequences, gives it its offsets and stages it. Nothing is written. `transaction` is that of a
+    /// transactional batch, or which a marker ends.
     pub fn stage(
         &mut self,
         mut batch: Checked,
+        transaction: Option<Serial>,
         leader_epoch: i32,
         now_ms: i64,
     ) -> Result<Staged, Refused> {
         if self.offline {
             return Err(Refused(ErrorCode::KafkaStorageError));
         }
-        if let Verdict::Duplicate(sent) = self.producers.check(&batch.header).map_err(Refused)? {
+        let marker = Marker::read(&batch.header, &batch.body);
+        let verdict = self.producers.check(&batch.header, marker, transaction);
+        if let Verdict::Duplicate(sent) = verdict.map_err(Refused)? {
             return Ok(Staged::Duplicate {
                 base_offset: sent.base_offset(),
                 last_offset: sent.last_offset,
@@ -215,7 +224,10 @@ impl Log {
         let interval_bytes = self.settings.index_interval_bytes;
         turn.last_mut()
             .add(batch.head, batch.body, header, timestamp, interval_bytes);
-        self.producers.record(header, timestamp);
+        let ended = self
+            .producers
+            .record(header, timestamp, marker, transaction);
+        ended.into_iter().for_each(|ended| turn.end(ended));
         let last_offset = header.last_offset();
         self.begin_epoch(leader_epoch, base_offset);
         Ok(Staged::New {
@@ -303,7 +315,10 @@ impl Log {
             self.active.tail = part.tail;
             self.active.pending.offsets.extend(part.entries.offsets);
             self.active.pending.times.extend(part.entries.times);
+            self.active.pending.aborted.extend(part.entries.aborted);
         }
+        self.unseen.extend(turn.ended);
+        self.forget_seen();
         // Once for all rolls of the turn: with many segments each copy of the list costs.
         if !sealed.is_empty() {
             self.generation += sealed.len() as u64;
@@ -405,6 +420,7 @@ impl Log {
     /// All of [`Log::unsynced`] was synced, and nothing was written since it was asked for.
     pub fn mark_synced(&mut self) {
         self.synced = self.active.mark();
+        self.forget_seen();
         self.dirty.clear();
         self.dirty_directory = false;
         self.active.file = None;

@@ -13,7 +13,7 @@ fn batches_are_stored_as_sent_but_for_their_place() {
     let first = batch(3, 100, 5000);
     let (head, body) = (first.head, first.body.clone());
     assert_eq!(append(&mut log, batch(2, 10, 4000)), 0);
-    let second = base_of(log.stage(first, 7, 1000).unwrap());
+    let second = base_of(log.stage(first, None, 7, 1000).unwrap());
     log.write_staged().unwrap();
     sync(&mut log);
     assert_eq!((second, log.appended_end(), log.synced_end()), (2, 5, 5));
@@ -57,7 +57,7 @@ fn a_new_log_and_a_roll_have_their_directory_synced() {
     assert_eq!((log.unsynced().len(), directories(&log)), (1, 0));
     // One turn over three segments: the old one, and two new.
     for _ in 0..3 {
-        log.stage(batch(1, 150, 1), 0, 1000).unwrap();
+        log.stage(batch(1, 150, 1), None, 0, 1000).unwrap();
     }
     log.write_staged().unwrap();
     assert_eq!((log.unsynced().len(), directories(&log)), (5, 1));
@@ -99,7 +99,7 @@ fn rolls_by_time_and_by_index_size() {
     let rig = Rig::new();
     let mut log = rig.create();
     for now_ms in [1 << 40, (1 << 40) + 500] {
-        log.stage(batch(1, 10, -1), 0, now_ms).unwrap();
+        log.stage(batch(1, 10, -1), None, 0, now_ms).unwrap();
         log.write_staged().unwrap();
     }
     assert_eq!(rig.names(".log").len(), 1);
@@ -118,9 +118,9 @@ fn an_exact_retry_is_a_duplicate_even_in_the_same_turn() {
     let rig = Rig::new();
     let mut log = rig.create();
     for i in 0..6 {
-        log.stage(sent(9, 0, i * 2, 2), 0, 1000).unwrap();
+        log.stage(sent(9, 0, i * 2, 2), None, 0, 1000).unwrap();
     }
-    let again = log.stage(sent(9, 0, 10, 2), 0, 1000).unwrap();
+    let again = log.stage(sent(9, 0, 10, 2), None, 0, 1000).unwrap();
     let duplicate = Staged::Duplicate {
         base_offset: 10,
         last_offset: 11,
@@ -129,17 +129,20 @@ fn an_exact_retry_is_a_duplicate_even_in_the_same_turn() {
     assert_eq!(again, duplicate);
     log.write_staged().unwrap();
     // Written but not synced: the caller sees that it must wait.
-    assert_eq!(log.stage(sent(9, 0, 10, 2), 0, 1000).unwrap(), duplicate);
+    assert_eq!(
+        log.stage(sent(9, 0, 10, 2), None, 0, 1000).unwrap(),
+        duplicate
+    );
     assert!(log.synced_end() <= 11);
     // The window holds five: the sixth last is out of order.
     assert!(matches!(
-        log.stage(sent(9, 0, 2, 2), 0, 1000),
+        log.stage(sent(9, 0, 2, 2), None, 0, 1000),
         Ok(Staged::Duplicate { base_offset: 2, .. })
     ));
-    let refused = log.stage(sent(9, 0, 0, 2), 0, 1000).unwrap_err();
+    let refused = log.stage(sent(9, 0, 0, 2), None, 0, 1000).unwrap_err();
     assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
     // Part of a batch is no exact duplicate.
-    let refused = log.stage(sent(9, 0, 10, 1), 0, 1000).unwrap_err();
+    let refused = log.stage(sent(9, 0, 10, 1), None, 0, 1000).unwrap_err();
     assert_eq!(refused.0, ErrorCode::OutOfOrderSequenceNumber);
 }
 
@@ -147,7 +150,7 @@ fn an_exact_retry_is_a_duplicate_even_in_the_same_turn() {
 fn sequences_follow_kafkas_rules() {
     let rig = Rig::new();
     let mut log = rig.create();
-    let code = |log: &mut Log, checked| log.stage(checked, 0, 1000).unwrap_err().0;
+    let code = |log: &mut Log, checked| log.stage(checked, None, 0, 1000).unwrap_err().0;
     // Unknown: any first sequence; then the next only.
     append(&mut log, sent(1, 3, 50, 2));
     append(&mut log, sent(1, 3, 52, 1));
@@ -172,7 +175,7 @@ fn sequences_follow_kafkas_rules() {
     append(&mut log, sent(3, 0, i32::MAX, 1));
     append(&mut log, sent(3, 0, 0, 1));
     assert!(matches!(
-        log.stage(sent(2, 0, i32::MAX, 2), 0, 1000),
+        log.stage(sent(2, 0, i32::MAX, 2), None, 0, 1000),
         Ok(Staged::Duplicate { .. })
     ));
     // A marker needs no sequence and changes none.
@@ -194,11 +197,11 @@ fn producers_are_bounded_over_all_partitions() {
     assert!(rig.shared.producers.evicted() >= 80);
     // The newest are known, the idlest are not.
     assert!(
-        log.stage(sent(99, 0, 7, 1), 0, 1000)
+        log.stage(sent(99, 0, 7, 1), None, 0, 1000)
             .is_ok_and(|s| matches!(s, Staged::Duplicate { .. }))
     );
     assert!(
-        log.stage(sent(0, 0, 3, 1), 0, 1000)
+        log.stage(sent(0, 0, 3, 1), None, 0, 1000)
             .is_ok_and(|s| matches!(s, Staged::New { .. }))
     );
     drop(log);
@@ -221,7 +224,7 @@ fn a_partition_within_its_share_of_producers_forgets_none() {
             append(&mut busy, sent(id, 0, sequence, 1));
         }
     }
-    let retry = busy.stage(sent(100, 0, 27, 1), 0, 1000);
+    let retry = busy.stage(sent(100, 0, 27, 1), None, 0, 1000);
     assert!(matches!(retry, Ok(Staged::Duplicate { .. })));
     // Beyond its share it replaces its own idlest; all stay within twice the bound.
     for id in 200..300 {
@@ -241,10 +244,10 @@ fn a_write_that_fails_half_way_is_cut_back() {
     let obstacle = rig.log_file(8);
     fs::create_dir(&obstacle).unwrap();
     for i in 1..4 {
-        log.stage(sent(5, 0, i * 2, 2), 0, 1000).unwrap();
+        log.stage(sent(5, 0, i * 2, 2), None, 0, 1000).unwrap();
     }
-    log.stage(batch(1, 300, 1), 0, 1000).unwrap();
-    log.stage(batch(1, 300, 1), 0, 1000).unwrap();
+    log.stage(batch(1, 300, 1), None, 0, 1000).unwrap();
+    log.stage(batch(1, 300, 1), None, 0, 1000).unwrap();
     assert!(log.write_staged().is_err());
     assert!(!log.is_offline());
     assert_eq!(fs::read(rig.log_file(0)).unwrap(), before);
@@ -272,8 +275,8 @@ fn new_segments_of_a_failed_turn_are_removed() {
     let mut log = rig.create();
     append_synced(&mut log, batch(1, 200, 1));
     fs::create_dir(rig.log_file(2)).unwrap();
-    log.stage(batch(1, 200, 1), 0, 1000).unwrap();
-    log.stage(batch(1, 200, 1), 0, 1000).unwrap();
+    log.stage(batch(1, 200, 1), None, 0, 1000).unwrap();
+    log.stage(batch(1, 200, 1), None, 0, 1000).unwrap();
     assert!(log.write_staged().is_err());
     assert!(!rig.log_file(1).exists());
     // The removal is durable before the next answer.
@@ -295,11 +298,11 @@ fn a_log_that_cannot_be_cut_is_offline() {
     rig.shared
         .descriptors
         .put(serial, Kind::Log, Arc::new(full));
-    log.stage(batch(1, 10, 1), 0, 1000).unwrap();
+    log.stage(batch(1, 10, 1), None, 0, 1000).unwrap();
     let error = log.write_staged().unwrap_err();
     assert_eq!(error.io().unwrap().raw_os_error(), Some(28), "ENOSPC");
     assert!(log.is_offline());
-    let refused = log.stage(batch(1, 10, 1), 0, 1000).unwrap_err();
+    let refused = log.stage(batch(1, 10, 1), None, 0, 1000).unwrap_err();
     assert_eq!(refused.0, ErrorCode::KafkaStorageError);
     assert_eq!(log.view().high_watermark, 1);
     assert!(log.close().is_err(), "no clean-shutdown marker after this");
@@ -353,9 +356,9 @@ fn epochs_cost_no_sync_of_the_directory_in_stage() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "0\n1\n0 0\n");
     sync(&mut log);
     let made = fs::metadata(&path).unwrap().modified().unwrap();
-    log.stage(batch(1, 10, 1), 0, 1000).unwrap();
+    log.stage(batch(1, 10, 1), None, 0, 1000).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);
-    log.stage(batch(1, 10, 1), 1, 1000).unwrap();
+    log.stage(batch(1, 10, 1), None, 1, 1000).unwrap();
     log.write_staged().unwrap();
     let items = log.unsynced();
     assert!(matches!(
@@ -412,6 +415,7 @@ fn a_log_tells_its_rolls_epoch_and_producers() {
     for sequence in 0..8 {
         log.stage(
             sent(700 + i64::from(sequence % 2), 0, sequence / 2, 1),
+            None,
             4,
             1000,
         )

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | `<base>.log` | batches from offset `base` on | checked as the table in [`recovery`] says |
 //! | `<base>.index`, `<base>.timeindex` | hints ([`index`]) | checked; rebuilt if missing or implausible |
-//! | `<base>.txnindex` | aborted transactions | left as it is |
+//! | `<base>.txnindex` | aborted transactions ([`aborted`]) | checked; made anew from the batches if missing or implausible |
 //! | any of these three without its `.log` | what a crash left of a removed or never synced segment | removed |
 //! | `<offset>.snapshot` | producer state ([`snapshot`]) | the newest whole one is used; beyond the end: removed |
 //! | `leader-epoch-checkpoint`, `partition.metadata` | small state ([`checkpoint`]) | read |
@@ -29,6 +29,7 @@
 //! `<base>` and `<offset>` are twenty digits, so that names sort as numbers. The log start may lie inside a segment
 //! (DeleteRecords); what lies before it is not served.
 
+pub mod aborted;
 mod active;
 mod append;
 pub mod checkpoint;

@@ -3,11 +3,12 @@
 //! Owns: what the read builds up (indexes, producer state, epochs) and the bad ranges that it finds. What is built
 //! stops at the first bad bytes: behind a tear nothing counts, and behind rot the log is read again once repaired.
 
+use super::aborted::Aborted;
 use super::append::{Entries, Tail};
 use super::checkpoint::{self, EpochStart};
 use super::producers::Producers;
 use super::recovery::{Cut, Opened, Report, Start};
-use super::reopen::{Files, Found, Place, largest_timestamp};
+use super::reopen::{Files, Found, Place, largest_timestamp, marker};
 use super::repair;
 use super::scan::{Bounds, Scanner};
 use super::segment::Extent;
@@ -85,8 +86,8 @@ impl<'p> Pass<'p> {
         let trusted = ends.take_while(|&end| end <= recovery_point).count();
         let read = found.split_off(trusted);
         let first_offset = read[0].segment.base_offset();
-        let closed = place.closed(&found, first_offset, report)?;
-        let (_, producers) = place.producers(&snapshots, &closed, first_offset)?;
+        let mut closed = place.closed(&found, first_offset, report)?;
+        let (_, producers) = place.producers(&snapshots, &mut closed, first_offset, report)?;
         let saved_epochs = checkpoint::read_epochs(&place.dir)?;
         Ok(Pass {
             place,
@@ -137,7 +138,7 @@ impl<'p> Pass<'p> {
             if self.bad.is_empty() && next.is_some() {
                 let tail = std::mem::replace(&mut self.tail, Tail::new(self.end));
                 let entries = &mut self.entries;
-                let active = self.place.rebuilt(&segment, tail, entries, true);
+                let active = self.place.rebuilt_whole(&segment, tail, entries, true);
                 self.closed.push(active.extent());
             }
         }
@@ -235,7 +236,10 @@ impl<'p> Pass<'p> {
         let interval_bytes = self.place.settings.index_interval_bytes;
         self.tail
             .add(header, timestamp, interval_bytes, &mut self.entries);
-        self.producers.replay(header, timestamp);
+        let marker = marker(file, position as u32, header)?;
+        let ended = self.producers.replay(header, timestamp, marker);
+        let aborted = ended.as_ref().and_then(Aborted::of);
+        self.entries.aborted.extend(aborted);
         let epoch = header.partition_leader_epoch;
         if self.epochs.last().map_or(-1, |last| last.epoch) < epoch {
             self.epochs.push(EpochStart {
@@ -304,7 +308,7 @@ impl<'p> Pass<'p> {
         let segment = &self.found[last].segment;
         let active = self
             .place
-            .rebuilt(segment, self.tail, &mut self.entries, false);
+            .rebuilt_whole(segment, self.tail, &mut self.entries, false);
         Opened {
             closed: self.closed,
             active,

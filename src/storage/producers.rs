@@ -1,21 +1,24 @@
 //! What a partition remembers of idempotent producers, so that a retry is never appended twice (KIP-98).
 //!
-//! Owns: for each producer id its epoch and its last five batches. Invariants: a batch with sequences is accepted
-//! only next in sequence, unless the producer is unknown, begins a new epoch, or lost batches to a recovery gap;
-//! what [`Producers::record`] did in one turn, [`Producers::take_back`] undoes exactly.
+//! Owns: for each producer id its epoch, its last five batches, and where its open transaction begins. Invariants:
+//! a batch with sequences is accepted only next in sequence, unless the producer is unknown, begins a new epoch, or
+//! lost batches to a recovery gap; a transaction is opened only by a batch whose [`Serial`] is above that of the last
+//! marker; what [`Producers::record`] did in one turn, [`Producers::take_back`] undoes exactly.
 //!
 //! The bound: once `producer.state.max` producers are known over all partitions, a partition that holds more than its
 //! fair share, `max / partitions`, forgets its idlest as new ones come, a sixteenth at once; one within its share
 //! forgets none. Producers of quiet partitions are not touched (their log's owner is elsewhere, and no clock is to be
 //! trusted to call them dead), so all may come to twice the bound, or one of each partition where that is more; an
-//! open transaction is never forgotten.
+//! open transaction is never forgotten. A producer that sends nothing for `producer.id.expiration.ms` is forgotten as
+//! well, as if it had never been known.
 //!
 //! State changes at *stage*, so that a retry that arrives in the same turn is already known as a duplicate.
 
 use crate::batch::Header;
+use crate::batch::marker::Marker;
 use crate::error::ErrorCode;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use crate::txn::Serial;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -64,6 +67,10 @@ pub struct Producer {
     pub last_offset: i64,
     /// Batches of it may lie in a recovery gap: any next sequence is right.
     pub after_gap: bool,
+    /// The last of its transactions that this process ended here: what comes late of it is refused.
+    ended: Option<Serial>,
+    /// Broker time at the first look after its last batch or marker, ms.
+    seen_ms: Option<i64>,
     sent: [Sent; WINDOW],
     sent_len: u8,
 }
@@ -78,6 +85,8 @@ impl Producer {
             timestamp: -1,
             last_offset: -1,
             after_gap: false,
+            ended: None,
+            seen_ms: None,
             sent: [Sent::default(); WINDOW],
             sent_len: 0,
         }
@@ -98,6 +107,46 @@ impl Producer {
         self.sent_len += 1;
         self.timestamp = sent.timestamp;
         self.last_offset = sent.last_offset;
+    }
+
+    /// The batch of the window that is exactly this one.
+    fn duplicate(&self, header: &Header) -> Option<Sent> {
+        let (first, last) = (header.base_sequence, header.last_sequence());
+        let same = |s: &&Sent| s.first_sequence() == first && s.last_sequence == last;
+        let known = header.producer_epoch == self.epoch && first >= 0;
+        self.sent().iter().find(same).filter(|_| known).copied()
+    }
+
+    /// Whether a batch comes next in sequence; one without sequences always does.
+    fn check_sequence(&self, header: &Header) -> Result<(), ErrorCode> {
+        let first = header.base_sequence;
+        let next = match self.sent().last() {
+            _ if header.producer_epoch > self.epoch => 0,
+            Some(sent) if sent.last_sequence == i32::MAX => 0,
+            Some(sent) => sent.last_sequence + 1,
+            None => 0,
+        };
+        let any = self.after_gap && header.producer_epoch == self.epoch;
+        match first < 0 || first == next || any {
+            true => Ok(()),
+            false => Err(ErrorCode::OutOfOrderSequenceNumber),
+        }
+    }
+
+    /// Takes in a batch of the current epoch that is no marker.
+    fn take_in(&mut self, header: &Header, max_timestamp: i64) {
+        if header.is_transactional() && self.transaction_start < 0 {
+            self.transaction_start = header.base_offset;
+        }
+        if header.base_sequence >= 0 {
+            self.after_gap = false;
+            self.push(Sent {
+                last_sequence: header.last_sequence(),
+                delta: header.last_offset_delta,
+                last_offset: header.last_offset(),
+                timestamp: max_timestamp,
+            });
+        }
     }
 
     fn begin_epoch(&mut self, epoch: i16) {
@@ -135,9 +184,28 @@ pub enum Verdict {
     Duplicate(Sent),
 }
 
+/// A transaction that a marker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whose it was.
+    pub producer_id: i64,
+    /// Where it began.
+    pub first_offset: i64,
+    /// The offset of the marker.
+    pub last_offset: i64,
+    /// Whether it counts.
+    pub commit: bool,
+    /// Where the first transaction begins that is still open, or what lies behind the marker.
+    pub last_stable: i64,
+}
+
 /// The producers of one partition.
 pub struct Producers {
     known: HashMap<i64, Producer>,
+    /// Where open transactions begin, and whose they are.
+    open: BTreeSet<(i64, i64)>,
+    /// The newest transaction of a producer that the bound made forgotten: it counts as ended by all that are unknown.
+    forgotten: Option<Serial>,
     limit: Arc<Limit>,
     /// What this turn's batches replaced, oldest first.
     undo: Vec<(i64, Option<Producer>)>,
@@ -185,6 +253,8 @@ impl Producers {
         limit.partitions.fetch_add(1, Ordering::Relaxed);
         Producers {
             known: HashMap::new(),
+            open: BTreeSet::new(),
+            forgotten: None,
             limit,
             undo: Vec::new(),
         }
@@ -225,87 +295,141 @@ impl Producers {
         self.known.is_empty()
     }
 
-    /// Judges a batch that is to be appended; changes nothing. Rules and codes as in Kafka's `ProducerAppendInfo`.
-    pub fn check(&self, header: &Header) -> Result<Verdict, ErrorCode> {
-        let Some(known) = self.known.get(&header.producer_id) else {
-            return Ok(Verdict::Next);
-        };
-        if header.producer_epoch < known.epoch {
+    /// Where the first open transaction begins.
+    pub fn first_open(&self) -> Option<i64> {
+        self.open.first().map(|&(first_offset, _)| first_offset)
+    }
+
+    /// The open transactions: producer id, epoch and first offset, in the order in which they began.
+    pub fn open(&self) -> impl Iterator<Item = (i64, i16, i64)> {
+        let known = |&(first, id): &(i64, i64)| Some((id, self.known.get(&id)?.epoch, first));
+        self.open.iter().filter_map(known)
+    }
+
+    /// Judges a batch that is to be appended; changes nothing. Rules and codes as in Kafka's `ProducerAppendInfo` and
+    /// `UnifiedLog`. `marker` is what the batch says if it ends the transaction `transaction`, which it is part of
+    /// otherwise.
+    pub fn check(
+        &self,
+        header: &Header,
+        marker: Option<Marker>,
+        transaction: Option<Serial>,
+    ) -> Result<Verdict, ErrorCode> {
+        let known = self.known.get(&header.producer_id);
+        if known.is_some_and(|known| header.producer_epoch < known.epoch) {
             return Err(ErrorCode::InvalidProducerEpoch);
         }
-        if header.is_control() || header.base_sequence < 0 {
-            return Ok(Verdict::Next);
-        }
-        let first = header.base_sequence;
-        if header.producer_epoch > known.epoch {
-            return match first {
-                0 => Ok(Verdict::Next),
-                _ => Err(ErrorCode::OutOfOrderSequenceNumber),
+        if header.is_control() {
+            let fences = |known: &Producer, marker: Marker| {
+                marker.coordinator_epoch < known.coordinator_epoch
+            };
+            return match known.zip(marker) {
+                Some((known, marker)) if fences(known, marker) => {
+                    Err(ErrorCode::TransactionCoordinatorFenced)
+                }
+                _ => Ok(Verdict::Next),
             };
         }
-        let last = header.last_sequence();
-        let same = |s: &&Sent| s.first_sequence() == first && s.last_sequence == last;
-        if let Some(&sent) = known.sent().iter().find(same) {
+        let duplicate = known.and_then(|known| known.duplicate(header));
+        if let Some(sent) = duplicate {
             return Ok(Verdict::Duplicate(sent));
         }
-        let next = match known.sent().last() {
-            Some(sent) if sent.last_sequence == i32::MAX => 0,
-            Some(sent) => sent.last_sequence + 1,
-            None => 0,
+        let is_open = known.is_some_and(|known| known.transaction_start >= 0);
+        let ended = known.map_or(self.forgotten, |known| known.ended);
+        let may_begin = match transaction {
+            Some(serial) => ended.is_none_or(|ended| serial > ended),
+            None => is_open,
         };
-        if first == next || known.after_gap {
-            Ok(Verdict::Next)
-        } else {
-            Err(ErrorCode::OutOfOrderSequenceNumber)
+        if header.is_transactional() && !may_begin {
+            return Err(ErrorCode::InvalidTxnState);
+        }
+        known.map_or(Ok(()), |known| known.check_sequence(header))?;
+        match is_open && !header.is_transactional() {
+            true => Err(ErrorCode::InvalidTxnState),
+            false => Ok(Verdict::Next),
         }
     }
 
     /// Takes in a batch that passed [`Producers::check`], its offsets assigned; remembers how to undo it.
-    pub fn record(&mut self, header: &Header, max_timestamp: i64) {
-        if header.producer_id >= 0 {
-            let before = self.known.get(&header.producer_id).cloned();
-            self.undo.push((header.producer_id, before));
-            self.replay(header, max_timestamp);
+    pub fn record(
+        &mut self,
+        header: &Header,
+        max_timestamp: i64,
+        marker: Option<Marker>,
+        transaction: Option<Serial>,
+    ) -> Option<Ended> {
+        let id = header.producer_id;
+        if id < 0 {
+            return None;
         }
+        self.undo.push((id, self.known.get(&id).cloned()));
+        let ended = self.replay(header, max_timestamp, marker);
+        if let Some(producer) = self.known.get_mut(&id).filter(|_| marker.is_some()) {
+            producer.ended = producer.ended.max(transaction);
+        }
+        ended
     }
 
-    /// Takes in a batch that is in the log already.
-    pub fn replay(&mut self, header: &Header, max_timestamp: i64) {
-        if header.producer_id < 0 {
-            return;
+    /// Takes in a batch that is in the log already; gives the transaction that it ends, if it does.
+    pub fn replay(
+        &mut self,
+        header: &Header,
+        max_timestamp: i64,
+        marker: Option<Marker>,
+    ) -> Option<Ended> {
+        let id = header.producer_id;
+        // A control batch that is no marker, as compaction leaves one, says nothing.
+        if id < 0 || header.is_control() && marker.is_none() {
+            return None;
         }
-        let producer = match self.known.entry(header.producer_id) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                self.limit.used.fetch_add(1, Ordering::Relaxed);
-                entry.insert(Producer::new(header.producer_epoch))
-            }
-        };
+        let known = self.known.get(&id).cloned();
+        let mut producer = known.unwrap_or_else(|| Producer::new(header.producer_epoch));
         producer.begin_epoch(header.producer_epoch);
         producer.timestamp = max_timestamp;
         producer.last_offset = header.last_offset();
-        if header.is_control() {
-            producer.transaction_start = -1;
-            return;
+        producer.seen_ms = None;
+        let first_offset = producer.transaction_start;
+        match marker {
+            Some(marker) => {
+                producer.coordinator_epoch = marker.coordinator_epoch;
+                producer.transaction_start = -1;
+            }
+            None => producer.take_in(header, max_timestamp),
         }
-        if header.is_transactional() && producer.transaction_start < 0 {
-            producer.transaction_start = header.base_offset;
-        }
-        if header.base_sequence >= 0 {
-            producer.after_gap = false;
-            producer.push(Sent {
-                last_sequence: header.last_sequence(),
-                delta: header.last_offset_delta,
-                last_offset: header.last_offset(),
-                timestamp: max_timestamp,
-            });
-        }
+        self.put(id, Some(producer));
+        let marker = marker.filter(|_| first_offset >= 0)?;
+        let last_offset = header.last_offset();
+        Some(Ended {
+            producer_id: id,
+            first_offset,
+            last_offset,
+            commit: marker.commit,
+            last_stable: self.first_open().unwrap_or(last_offset + 1),
+        })
     }
 
     /// Puts a producer's state as a snapshot tells it.
     pub fn restore(&mut self, id: i64, producer: Producer) {
-        if self.known.insert(id, producer).is_none() {
-            self.limit.used.fetch_add(1, Ordering::Relaxed);
+        self.put(id, Some(producer));
+    }
+
+    /// Sets what is known of a producer, and what follows from that.
+    fn put(&mut self, id: i64, producer: Option<Producer>) {
+        let begins = |producer: &Producer| Some(producer.transaction_start).filter(|&at| at >= 0);
+        let after = producer.as_ref().and_then(begins);
+        let before = match producer {
+            Some(producer) => self.known.insert(id, producer),
+            None => self.known.remove(&id),
+        };
+        match (before.is_some(), self.known.contains_key(&id)) {
+            (false, true) => drop(self.limit.used.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.limit.used.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        let before = before.as_ref().and_then(begins);
+        if before != after {
+            before.map(|first| self.open.remove(&(first, id)));
+            after.map(|first| self.open.insert((first, id)));
         }
     }
 
@@ -319,15 +443,7 @@ impl Producers {
     /// Undoes all of [`Producers::record`] since the last [`Producers::settle`].
     pub fn take_back(&mut self) {
         while let Some((id, before)) = self.undo.pop() {
-            match before {
-                Some(producer) => {
-                    self.known.insert(id, producer);
-                }
-                None => {
-                    self.known.remove(&id);
-                    self.limit.used.fetch_sub(1, Ordering::Relaxed);
-                }
-            }
+            self.put(id, before);
         }
     }
 
@@ -339,6 +455,20 @@ impl Producers {
         if self.limit.used() > self.limit.max && self.known.len() > self.limit.share() {
             self.evict(new, partition);
         }
+    }
+
+    /// Forgets the producers of which nothing came for `expiration_ms` of broker time, as far as this and earlier looks
+    /// can tell, so never too early; an open transaction is never forgotten. Gives how many.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) -> usize {
+        let mut idle = Vec::new();
+        for (&id, producer) in &mut self.known {
+            let since = *producer.seen_ms.get_or_insert(now_ms);
+            if producer.transaction_start < 0 && now_ms.saturating_sub(since) >= expiration_ms {
+                idle.push(id);
+            }
+        }
+        idle.iter().for_each(|&id| self.put(id, None));
+        idle.len()
     }
 
     /// Forgets as many of the idlest producers as are new. A sixteenth at least, so that the search for them is paid
@@ -355,10 +485,11 @@ impl Producers {
             idle.select_nth_unstable(count);
             idle.truncate(count);
         }
-        for (_, id) in &idle {
-            self.known.remove(id);
+        for &(_, id) in &idle {
+            let ended = self.known.get(&id).and_then(|producer| producer.ended);
+            self.forgotten = self.forgotten.max(ended);
+            self.put(id, None);
         }
-        self.limit.used.fetch_sub(idle.len(), Ordering::Relaxed);
         let evicted = idle.len() as u64;
         let before = self.limit.evicted.fetch_add(evicted, Ordering::Relaxed);
         let level = match before {

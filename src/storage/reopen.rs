@@ -4,6 +4,7 @@
 //! Owns: the check of indexes against the log, their rebuilding from batch headers, and the reading of producer state.
 //! No record is read, but for a batch whose header does not tell its largest timestamp.
 
+use super::aborted::{self, Aborted};
 use super::active::Active;
 use super::append::{Entries, Tail};
 use super::checkpoint;
@@ -14,11 +15,13 @@ use super::recovery::{Opened, Report, Start};
 use super::segment::{Extent, Segment, header_at};
 use super::view::ReadError;
 use super::{LogSettings, Shared, repair, snapshot, times};
+use crate::batch::marker::Marker;
 use crate::batch::{Header, records};
 use crate::compress::Decoders;
 use crate::error::{Context, Error, Result};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -244,50 +247,126 @@ impl Place<'_> {
         active
     }
 
+    /// The same where every batch was read: its transaction index is made anew too.
+    pub fn rebuilt_whole(
+        &self,
+        segment: &Arc<Segment>,
+        tail: Tail,
+        entries: &mut Entries,
+        sealed: bool,
+    ) -> Active {
+        let aborted = std::mem::take(&mut entries.aborted);
+        let mut active = self.rebuilt(segment, tail, entries, sealed);
+        let mut extent = active.extent();
+        self.write_aborted(&mut extent, aborted);
+        active.adopt_aborted(&extent);
+        active
+    }
+
     /// The producer state at `end`, which the extents lead up to: a snapshot, whose offset is given too, and the
     /// batches since. A gap between them counts as it did when it was found (P5), and harmlessly so where compaction
-    /// left it.
+    /// left it. Transaction indexes that are missing are made on the way.
     pub fn producers(
         &self,
         snapshots: &[i64],
-        extents: &[Extent],
+        extents: &mut [Extent],
         end: i64,
+        report: &mut Report,
     ) -> Result<(i64, Producers)> {
+        let lacking = self.count_aborted(extents)?;
+        let first = lacking.first().map(|&at| extents[at].base_offset());
+        let before = first.map_or(end, |first| first.min(end));
         let limit = &self.shared.producers;
-        let (from, mut producers) = snapshot::load(&self.dir, snapshots, end, limit)?;
+        let (from, mut producers) = snapshot::load(&self.dir, snapshots, before, limit)?;
         let mut expected = from;
-        for extent in extents
-            .iter()
-            .filter(|e| e.bytes > 0 && e.end_offset > from)
-        {
-            let what = || format!("reading {}", extent.segment.path(".log").display());
-            let file = self.file(&extent.segment)?;
-            let mut replay = || -> Result<(), ReadError> {
-                let start = extent.floor(self.shared, &file, from)?;
-                extent.walk(&file, start, |header| {
-                    if header.base_offset >= from && header.base_offset < end {
-                        if header.base_offset > expected {
-                            producers.open_gap();
-                        }
-                        producers.replay(header, header.max_timestamp);
-                        expected = header.last_offset() + 1;
-                    }
-                    false
-                })?;
-                Ok(())
-            };
-            match replay() {
-                Err(ReadError::Io(e)) if e.kind() == io::ErrorKind::InvalidData => {
-                    log::error!("{}: {e}", what());
-                }
-                Err(e) => return Err(Error::new(format!("{}: {e}", what()))),
-                Ok(()) => {}
+        for (at, extent) in extents.iter_mut().enumerate() {
+            let mut aborted = Vec::new();
+            if extent.bytes > 0 && extent.end_offset > from {
+                self.replay(
+                    extent,
+                    from..end,
+                    &mut expected,
+                    &mut producers,
+                    &mut aborted,
+                )?;
+            }
+            if lacking.contains(&at) {
+                report.indexes_rebuilt += 1;
+                self.write_aborted(extent, aborted);
             }
         }
         if expected < end {
             producers.open_gap();
         }
         Ok((from, producers))
+    }
+
+    /// Takes in the batches of a segment within `offsets`.
+    fn replay(
+        &self,
+        extent: &Extent,
+        offsets: Range<i64>,
+        expected: &mut i64,
+        producers: &mut Producers,
+        aborted: &mut Vec<Aborted>,
+    ) -> Result<()> {
+        let what = || format!("reading {}", extent.segment.path(".log").display());
+        let file = self.file(&extent.segment)?;
+        let mut position = match extent.floor(self.shared, &file, offsets.start) {
+            Err(ReadError::Io(e)) => return Err(e).context(what),
+            floor => floor.map_err(|e| Error::new(format!("{}: {e}", what())))?,
+        };
+        while position < extent.bytes {
+            let header = header_at(&file, position, extent.bytes).context(what)?;
+            let Some(header) = header else {
+                // Where a walk ends early, so does what is known.
+                log::error!("{}: bad at byte {position}", what());
+                break;
+            };
+            if offsets.contains(&header.base_offset) {
+                if header.base_offset > *expected {
+                    producers.open_gap();
+                }
+                let marker = marker(&file, position, &header).context(what)?;
+                let ended = producers.replay(&header, header.max_timestamp, marker);
+                aborted.extend(ended.as_ref().and_then(Aborted::of));
+                *expected = header.last_offset() + 1;
+            }
+            position += header.total_bytes() as u32;
+        }
+        Ok(())
+    }
+
+    /// Counts the entries of the transaction indexes; gives the segments that have none that can be believed.
+    fn count_aborted(&self, extents: &mut [Extent]) -> Result<Vec<usize>> {
+        let mut lacking = Vec::new();
+        for (at, extent) in extents.iter_mut().enumerate() {
+            let path = extent.segment.path(".txnindex");
+            let count = aborted::count(extent, self.shared);
+            match count.context(|| format!("reading {}", path.display()))? {
+                Some(count) => extent.aborted_count = count,
+                None => lacking.push(at),
+            }
+        }
+        Ok(lacking)
+    }
+
+    /// Makes a transaction index. A full disk must not keep a broker from starting: then it stays in memory.
+    fn write_aborted(&self, extent: &mut Extent, entries: Vec<Aborted>) {
+        let segment = &extent.segment;
+        let write = || -> io::Result<()> {
+            let file = segment.index(self.shared, Kind::TransactionIndex)?;
+            index::trim::<Aborted>(&file, 0)?;
+            index::write(&file, 0, &entries)
+        };
+        match write() {
+            Ok(()) => extent.aborted_count = entries.len() as u32,
+            Err(e) => {
+                log::warn!("rebuilding {}: {e}", segment.path(".txnindex").display());
+                segment.discard_indexes(self.shared, &[Kind::TransactionIndex]);
+                extent.aborted = entries.into();
+            }
+        }
     }
 }
 
@@ -303,7 +382,7 @@ pub(super) fn clean(
     } = place.find(start)?;
     let Found { segment, bytes } = segments.pop().expect("there is at least one segment");
     let mut closed = place.closed(&segments, segment.base_offset(), report)?;
-    let Some(active) = active(place, &segment, bytes, report)
+    let Some(mut active) = active(place, &segment, bytes, report)
         .context(|| format!("opening {}", segment.path(".log").display()))?
     else {
         log::warn!(
@@ -317,8 +396,10 @@ pub(super) fn clean(
         return Ok(None);
     }
     closed.push(active.extent());
-    let (from, producers) = place.producers(&snapshots, &closed, end)?;
-    closed.pop();
+    let (from, producers) = place.producers(&snapshots, &mut closed, end, report)?;
+    if let Some(extent) = closed.pop() {
+        active.adopt_aborted(&extent);
+    }
     let epochs = checkpoint::read_epochs(&place.dir)?;
     Ok(Some(Opened {
         settled: *report == Report::default() && from == end && snapshots.last() == Some(&end),
@@ -397,6 +478,14 @@ fn resume(
         tail.max_timestamp_offset = tail.base_offset + i64::from(last.relative_offset);
     }
     Ok(())
+}
+
+/// What a control batch says that ends a transaction.
+pub fn marker(file: &File, position: u32, header: &Header) -> io::Result<Option<Marker>> {
+    match header.is_control() {
+        true => Ok(Marker::read(header, &times::body(file, position, header)?)),
+        false => Ok(None),
+    }
 }
 
 /// A batch's largest timestamp, ms. Where the header does not tell it (Sarama), the batch is opened.

@@ -8,6 +8,7 @@
 //! batches follow each other without a gap in bytes, with offsets that rise.
 
 use super::Shared;
+use super::aborted::Aborted;
 use super::descriptors::Kind;
 use super::index::{self, OffsetEntry};
 use super::view::ReadError;
@@ -153,10 +154,10 @@ impl Segment {
         })
     }
 
-    /// Removes both indexes, which the next start makes anew.
-    pub fn discard_indexes(&self, shared: &Shared) {
-        for kind in [Kind::Index, Kind::TimeIndex] {
-            index::remove(&self.index_path(kind));
+    /// Removes indexes, which the next start makes anew.
+    pub fn discard_indexes(&self, shared: &Shared, kinds: &[Kind]) {
+        for kind in kinds {
+            index::remove(&self.index_path(*kind));
         }
         shared.descriptors.forget(self.serial);
     }
@@ -164,6 +165,7 @@ impl Segment {
     fn index_path(&self, kind: Kind) -> PathBuf {
         self.path(match kind {
             Kind::TimeIndex => ".timeindex",
+            Kind::TransactionIndex => ".txnindex",
             Kind::Index | Kind::Log => ".index",
         })
     }
@@ -210,6 +212,10 @@ pub struct Extent {
     pub max_timestamp: i64,
     /// The last offset of the first batch with that timestamp.
     pub max_timestamp_offset: i64,
+    /// The entries that its transaction index file holds for sure.
+    pub aborted_count: u32,
+    /// The entries after those.
+    pub aborted: Arc<[Aborted]>,
 }
 
 impl Extent {

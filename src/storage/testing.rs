@@ -5,7 +5,8 @@ use super::view::{Hint, View};
 use super::{Log, LogSettings, Shared, Staged, SyncItem};
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
-use crate::batch::{HEADER_BYTES, Header, check_stored};
+use crate::batch::marker::Marker;
+use crate::batch::{HEADER_BYTES, Header, TRANSACTIONAL, check_stored};
 use crate::budget::Budget;
 use crate::compress::Decoders;
 use crate::sys;
@@ -136,6 +137,25 @@ pub fn sent(id: i64, epoch: i16, sequence: i32, records: i64) -> Checked {
     checked(&builder)
 }
 
+/// A batch of `records` records of a transaction.
+pub fn transactional(id: i64, epoch: i16, sequence: i32, records: i64) -> Checked {
+    let builder = Builder::new(1000).producer(id, epoch, sequence);
+    let mut builder = builder.attributes(TRANSACTIONAL);
+    for _ in 0..records {
+        builder.add(None, Some(b"payload"), &[], 1000);
+    }
+    checked(&builder)
+}
+
+/// What ends a transaction.
+pub fn ending(id: i64, epoch: i16, commit: bool, coordinator_epoch: i32) -> Checked {
+    let marker = Marker {
+        commit,
+        coordinator_epoch,
+    };
+    Checked::own(marker.batch(id, epoch, 1000))
+}
+
 pub fn base_of(staged: Staged) -> i64 {
     match staged {
         Staged::New { base_offset, .. } => base_offset,
@@ -145,7 +165,7 @@ pub fn base_of(staged: Staged) -> i64 {
 
 /// Appends one batch in a turn of its own; returns its base offset.
 pub fn append(log: &mut Log, batch: Checked) -> i64 {
-    let base = base_of(log.stage(batch, 0, 1000).unwrap());
+    let base = base_of(log.stage(batch, None, 0, 1000).unwrap());
     log.write_staged().unwrap();
     base
 }

@@ -54,8 +54,8 @@ pub(super) struct Mark {
 /// Where a consumer's last fetch ended: its next one most likely begins there. Opaque, and never trusted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hint {
-    segment: u64,
-    position: u32,
+    pub(super) segment: u64,
+    pub(super) position: u32,
 }
 
 /// Why a view could not answer.

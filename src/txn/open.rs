@@ -91,6 +91,14 @@ impl Open {
         transaction.partitions.extend(partitions);
     }
 
+    /// Takes partitions out of every transaction: their topics are gone.
+    pub fn forget_topics(&self, topics: &BTreeSet<String>) {
+        for transaction in self.transactions.lock().values_mut() {
+            let partitions = &mut transaction.partitions;
+            partitions.retain(|(topic, _)| !topics.contains(&**topic));
+        }
+    }
+
     /// Takes a transaction out: it is about to end.
     pub fn remove(&self, producer_id: i64) {
         self.transactions.lock().remove(&producer_id);

@@ -173,6 +173,8 @@ macro_rules! agree {
 }
 
 agree! {
+    add_offsets_to_txn AddOffsetsToTxnRequest AddOffsetsToTxnResponse;
+    add_partitions_to_txn AddPartitionsToTxnRequest AddPartitionsToTxnResponse;
     alter_client_quotas AlterClientQuotasRequest AlterClientQuotasResponse;
     alter_configs AlterConfigsRequest AlterConfigsResponse;
     alter_partition_reassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
@@ -196,8 +198,10 @@ agree! {
     describe_producers DescribeProducersRequest DescribeProducersResponse;
     describe_quorum DescribeQuorumRequest DescribeQuorumResponse;
     describe_topic_partitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
+    describe_transactions DescribeTransactionsRequest DescribeTransactionsResponse;
     describe_user_scram_credentials DescribeUserScramCredentialsRequest DescribeUserScramCredentialsResponse;
     elect_leaders ElectLeadersRequest ElectLeadersResponse;
+    end_txn EndTxnRequest EndTxnResponse;
     fetch FetchRequest FetchResponse;
     find_coordinator FindCoordinatorRequest FindCoordinatorResponse;
     heartbeat HeartbeatRequest HeartbeatResponse;
@@ -209,6 +213,7 @@ agree! {
     list_groups ListGroupsRequest ListGroupsResponse;
     list_offsets ListOffsetsRequest ListOffsetsResponse 10;
     list_partition_reassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse;
+    list_transactions ListTransactionsRequest ListTransactionsResponse;
     metadata MetadataRequest MetadataResponse;
     offset_commit OffsetCommitRequest OffsetCommitResponse 9;
     offset_delete OffsetDeleteRequest OffsetDeleteResponse, plain;
@@ -216,7 +221,9 @@ agree! {
     offset_for_leader_epoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse;
     produce ProduceRequest ProduceResponse;
     sync_group SyncGroupRequest SyncGroupResponse;
+    txn_offset_commit TxnOffsetCommitRequest TxnOffsetCommitResponse;
     update_features UpdateFeaturesRequest UpdateFeaturesResponse;
+    write_txn_markers WriteTxnMarkersRequest WriteTxnMarkersResponse;
 }
 
 /// A record, there and back, and damaged.
@@ -242,6 +249,12 @@ fn group_records() {
     check::<ConsumerGroupTargetAssignmentMemberValue>(rng);
     check::<ConsumerGroupCurrentMemberAssignmentValue>(rng);
     check::<ConsumerGroupRegularExpressionValue>(rng);
+}
+
+/// What `__transaction_state` holds, likewise; the golden bytes are in `txn::records`.
+#[test]
+fn transaction_records() {
+    check::<crate::txn::records::TransactionLogValue>(&mut seeded());
 }
 
 /// The oracle has no metadata records: ours alone, there and back, and damaged.

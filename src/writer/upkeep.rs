@@ -1,13 +1,13 @@
 //! What the writer does between turns: late syncs, changed settings, recovery points, log starts, and the close.
 //!
 //! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
-//! snapshots beside it, are synced; an idle writer has no deadline, so it neither wakes nor writes.
+//! snapshots beside it, are synced; an idle writer neither writes nor wakes, but for a look at idle producers while there are any.
 
 use super::{CHECKPOINT_INTERVAL, FlushPolicy, Held, Writer};
 use crate::error::{Error, ErrorCode, Result};
-use crate::storage::{LogSettings, Partition};
+use crate::storage::{LogSettings, Partition, Status};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Sealed files that wait for their sync keep descriptors open; this many are synced at once.
 const HINTS_MAX: usize = 64;
@@ -94,6 +94,50 @@ impl Writer {
         self.held.values().map(point).collect()
     }
 
+    /// Lets go of a deleted partition's log.
+    pub(super) fn drop_log(&mut self, partition: &Partition) {
+        partition.set_status(Status::Deleted);
+        self.ready.retain(|serial| *serial != partition.serial);
+        self.lagging.remove(&partition.serial);
+        if let Some(held) = self.held.remove(&partition.serial) {
+            held.log.forget();
+            for append in held.waiting {
+                append
+                    .completion
+                    .refused(&mut self.pace, ErrorCode::UnknownTopicOrPartition.into());
+            }
+        }
+    }
+
+    /// Sees to it that idle producers of a log are looked for.
+    pub(super) fn await_expiry(&mut self, serial: u64) {
+        if self.next_expiry.is_none() && self.held[&serial].log.has_producers() {
+            self.next_expiry = Some(Instant::now() + self.expiry_interval());
+        }
+    }
+
+    fn expiry_interval(&self) -> Duration {
+        let ms = self.settings.get().producer_id_expiration_check_interval_ms;
+        Duration::from_millis(ms.unsigned_abs().into())
+    }
+
+    /// Forgets the producers that were idle for too long, from time to time while there are any.
+    pub(super) fn expire_producers(&mut self) {
+        if self.next_expiry.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.next_expiry = None;
+        let now_ms = self.clock.now().time_ms;
+        let expiration_ms = self.settings.get().producer_id_expiration_ms.into();
+        let serials: Vec<u64> = self.held.keys().copied().collect();
+        for serial in serials {
+            if let Some(held) = self.held.get_mut(&serial) {
+                held.log.expire_producers(now_ms, expiration_ms);
+            }
+            self.await_expiry(serial);
+        }
+    }
+
     /// When to wake although nothing was submitted.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let flush = |serial: &u64| {
@@ -107,6 +151,7 @@ impl Writer {
             .filter_map(flush)
             .chain(checkpoint)
             .chain(self.trash.next_due())
+            .chain(self.next_expiry)
             .min()
     }
 

@@ -2,8 +2,9 @@
 """Runs the real clients against the broker: every producer and codec, read back by every consumer, nothing altered.
 
 Parts: comparison (the checks themselves), matrix (awkward records), corpus (a real text, kill -9 and restart in
-between), admin (each client's interface), groups (members that come and go, restarts), programs (what people run on
-Kafka), zero_copy (strace). Names of parts as arguments choose them; without any, all run.
+between), admin (each client's interface), transactions (each client's), groups (members that come and go,
+restarts), programs (what people run on Kafka), zero_copy (strace). Names of parts as arguments choose them; without
+any, all run.
 """
 
 import argparse
@@ -276,27 +277,46 @@ ADMINS = {
 }
 
 
+TRANSACTORS = {
+    "confluent-kafka": "confluent_txn.py",
+    "kafka-python": "kafka_python_txn.py",
+    "aiokafka": "aiokafka_txn.py",
+    "kafkajs": "kafkajs_txn.js",
+}
+
+
 def admin(run):
-    """Each client's admin interface, part by part (see admin.py), on a fresh broker each, two at a time."""
+    """Each client's admin interface, part by part: see admin.py."""
+    scripts(run, "admin", ADMINS, [])
+
+
+def transactions(run):
+    """Each client's transactions, part by part: see transacting.py."""
+    scripts(run, "transacting", TRANSACTORS, ["transaction.abort.timed.out.transaction.cleanup.interval.ms=500"])
+
+
+def scripts(run, what, by_client, settings):
+    """Runs each client's script on a fresh broker, two at a time; each part of it is a check."""
+    settings = ["group.initial.rebalance.delay.ms=0", *settings]
 
     def report(client):
-        script = ADMINS[client.name]
-        broker = Broker(run.broker, run.scratch / f"admin-{client.name}", settings=["group.initial.rebalance.delay.ms=0"])
+        script = by_client[client.name]
+        broker = Broker(run.broker, run.scratch / f"{what}-{client.name}", settings=settings)
         try:
-            command = [client.command[0], HERE / script] if script else [*client.command, "admin"]
-            return Client(f"{client.name} admin", command).run(broker.address)
+            command = [client.command[0], HERE / script] if script else [*client.command, what]
+            return Client(f"{client.name} {what}", command).run(broker.address)
         finally:
             broker.stop()
 
-    jobs = [(client.name, lambda c=client: report(c)) for client in run.clients if client.name in ADMINS]
+    jobs = [(client.name, lambda c=client: report(c)) for client in run.clients if client.name in by_client]
     for name, outcome in produced(run.pool, jobs).items():
         if isinstance(outcome, Exception):
-            run.checks.check(f"{name} admin", str(outcome))
+            run.checks.check(f"{name} {what}", str(outcome))
             continue
         for line in outcome.splitlines():
             part, problem = line.split(": ", 1)
-            run.checks.check(f"{name} admin {part}", None if problem == "ok" else problem)
-        say(f"admin: {name}")
+            run.checks.check(f"{name} {what} {part}", None if problem == "ok" else problem)
+        say(f"{what}: {name}")
 
 
 def zero_copy(run):
@@ -365,6 +385,7 @@ PARTS = {
     "matrix": matrix,
     "corpus": corpus,
     "admin": admin,
+    "transactions": transactions,
     "groups": groups.groups,
     "programs": programs.programs,
     "zero_copy": zero_copy,

@@ -2,10 +2,13 @@
 
 use crate::common::Broker;
 use crate::common::client::{Client, sequenced};
+use crate::common::settings::{altered, set};
 use crate::start;
 use ottla::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
-use ottla::error::ErrorCode::{InvalidProducerEpoch, OutOfOrderSequenceNumber};
+use ottla::error::ErrorCode::{self, InvalidProducerEpoch, OutOfOrderSequenceNumber};
 use std::collections::BTreeSet;
+
+const BROKER: i8 = 4;
 
 /// FG PR#846: success, not DUPLICATE_SEQUENCE_NUMBER.
 #[test]
@@ -211,7 +214,18 @@ fn init_producer_id_with_an_id_or_a_transaction() {
             ..InitProducerIdRequest::default()
         },
     );
-    assert_ne!(transactional.error_code, 0);
+    let told = (transactional.error_code, transactional.producer_epoch);
+    assert_eq!(told, (0, 0));
+    assert!(![id, again.producer_id].contains(&transactional.producer_id));
+    for (producer_id, producer_epoch) in [(id, -1), (-1, 0)] {
+        let half = InitProducerIdRequest {
+            producer_id,
+            producer_epoch,
+            ..InitProducerIdRequest::default()
+        };
+        let answer: InitProducerIdResponse = client.call(5, &half);
+        assert_eq!(answer.error_code, ErrorCode::InvalidRequest.code());
+    }
 }
 
 /// Of more producers than are remembered, those idle longest are forgotten: their retry is a record like any other.
@@ -225,4 +239,19 @@ fn producer_state_max_is_in_force() {
     }
     assert_eq!(client.store("t", &sequenced(ids[4], 0, 0, &["x"])), 4);
     assert_eq!(client.store("t", &sequenced(ids[0], 0, 0, &["x"])), 5);
+}
+
+/// In broker time, by the setting as it is now. A producer is then as if it had never been known.
+#[test]
+fn an_idle_producer_expires() {
+    let (_data, _broker, mut client) = start(&["producer.id.expiration.check.interval.ms=5"]);
+    client.create("t", &[]);
+    let id = client.producer_id();
+    client.store("t", &sequenced(id, 0, 0, &["a"]));
+    client.refused("t", &sequenced(id, 0, 7, &["b"]), OutOfOrderSequenceNumber);
+    let soon = set("producer.id.expiration.ms", "20");
+    altered(&mut client, BROKER, "", &[soon]);
+    let mut tries = (0..1_000_000).map(|_| client.produce("t", -1, &sequenced(id, 0, 7, &["b"])));
+    assert!(tries.any(|answer| answer.error_code == 0));
+    assert_eq!(client.values("t"), ["a", "b"]);
 }

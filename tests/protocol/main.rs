@@ -23,6 +23,8 @@ mod quotas;
 mod settings;
 mod settings_in_force;
 mod settings_refused;
+mod transactions;
+mod txn_offsets;
 mod versions;
 
 use common::Broker;

@@ -165,7 +165,11 @@ fn control_and_transactional_batches_are_refused() {
     let of = |bits| records(&["a"]).producer(id, 0, 0).attributes(bits).build();
     client.refused("t", &of(CONTROL), ErrorCode::InvalidRecord);
     client.refused("t", &of(CONTROL | TRANSACTIONAL), ErrorCode::InvalidRecord);
-    client.refused("t", &of(TRANSACTIONAL), ErrorCode::InvalidTxnState);
+    client.refused(
+        "t",
+        &of(TRANSACTIONAL),
+        ErrorCode::TransactionalIdAuthorizationFailed,
+    );
     client.refused("t", &of(LOG_APPEND_TIME), ErrorCode::InvalidTimestamp);
     let unsequenced = records(&["a"]).producer(id, 0, -1).build();
     client.refused("t", &unsequenced, ErrorCode::InvalidRecord);
@@ -329,4 +333,35 @@ fn log_append_time_replaces_the_producers_times() {
     let found = client.offset("t", 1_700_000_000_001);
     assert_eq!((found.offset, found.timestamp), (0, time));
     assert_eq!(client.offset("t", time + 1).offset, -1);
+}
+
+/// KIP-890: each version says in its own way that a partition is in no transaction.
+#[test]
+fn a_transactional_batch_outside_a_transaction_is_refused() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let id = client.producer_id();
+    let of = |id| {
+        let batch = records(&["a"]).producer(id, 0, 0);
+        batch.attributes(TRANSACTIONAL).build()
+    };
+    let mut request = produce("t", -1, &of(id));
+    request.transactional_id = Some("mine".into());
+    for (version, code) in [
+        (3, ErrorCode::InvalidTxnState),
+        (10, ErrorCode::InvalidTxnState),
+        (11, ErrorCode::TransactionAbortable),
+    ] {
+        let answer: ProduceResponse = client.call(version, &request);
+        let answer = &answer.responses[0].partition_responses[0];
+        assert_eq!(answer.error_code, code.code(), "v{version}");
+    }
+    let other = produce("t", -1, &of(id + 1)).topic_data.remove(0);
+    request.topic_data.push(other);
+    let answer: ProduceResponse = client.call(10, &request);
+    for topic in answer.responses {
+        let code = topic.partition_responses[0].error_code;
+        assert_eq!(code, ErrorCode::InvalidProducerIdMapping.code());
+    }
+    assert_eq!(client.offset("t", -1).offset, 0);
 }

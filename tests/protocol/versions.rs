@@ -56,8 +56,9 @@ fn keys(answer: &ApiVersionsResponse) -> Vec<i16> {
 fn api_versions_answers_in_every_version() {
     let (_data, _broker, mut client) = start(&[]);
     let built = [
-        0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 29, 30, 31, 32, 33,
-        34, 35, 37, 42, 43, 44, 45, 46, 47, 48, 49, 50, 55, 57, 60, 61, 68, 69, 74, 75,
+        0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
+        29, 30, 31, 32, 33, 34, 35, 37, 42, 43, 44, 45, 46, 47, 48, 49, 50, 55, 57, 60, 61, 65, 66,
+        68, 69, 74, 75,
     ];
     for version in 0..=4 {
         let answer = ask(&mut client, version);
@@ -223,6 +224,13 @@ fn every_version_of_every_api_that_is_advertised_is_answered() {
 
 fn ask_the_rest(c: &mut Client, left: &mut Vec<ApiVersion>) {
     ask_empty! { c, left:
+        add_offsets_to_txn AddOffsetsToTxnRequest AddOffsetsToTxnResponse;
+        add_partitions_to_txn AddPartitionsToTxnRequest AddPartitionsToTxnResponse;
+        describe_transactions DescribeTransactionsRequest DescribeTransactionsResponse;
+        end_txn EndTxnRequest EndTxnResponse;
+        list_transactions ListTransactionsRequest ListTransactionsResponse;
+        txn_offset_commit TxnOffsetCommitRequest TxnOffsetCommitResponse;
+        write_txn_markers WriteTxnMarkersRequest WriteTxnMarkersResponse;
         alter_partition_reassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
         alter_replica_log_dirs AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse;
         consumer_group_describe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse;

@@ -40,7 +40,7 @@ use member::{Member, MemberState, Seat};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use patterns::{Found, LookUp};
+pub use patterns::{Found, LookUp, compile};
 
 /// Why a request is refused: Kafka's code and sentence.
 pub type Fault = (ErrorCode, String);
@@ -185,6 +185,21 @@ impl ConsumerGroup {
             }
             _ => self.check_epoch(member_id, epoch),
         }
+    }
+
+    /// Whether a transaction may have offsets in it now.
+    ///
+    /// # Errors
+    /// UNKNOWN_MEMBER_ID, and ILLEGAL_GENERATION for any epoch but the member's: producers know no other word for it.
+    pub fn check_transaction(&self, member_id: &str, epoch: i32) -> Result<(), ErrorCode> {
+        if epoch < 0 && self.members.is_empty() {
+            return Ok(());
+        }
+        let checked = self.check_epoch(member_id, epoch);
+        checked.map_err(|code| match code {
+            ErrorCode::StaleMemberEpoch => ErrorCode::IllegalGeneration,
+            other => other,
+        })
     }
 
     /// Whether an OffsetFetch is from a member at its epoch, or from someone who does not say who it is.

@@ -100,7 +100,8 @@ impl ConsumerGroup {
     }
 }
 
-fn compile(pattern: &str) -> Result<Regex, String> {
+/// Compiles a pattern that a whole name must match; the error is why it is none.
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
     }

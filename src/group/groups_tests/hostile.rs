@@ -8,12 +8,12 @@ use crate::api::describe_groups::DescribeGroupsRequest;
 #[test]
 fn a_commit_of_more_than_a_batch_may_be_is_refused() {
     let mut scene = Scene::new();
-    let Request::Commit(mut request) = commit(&"g".repeat(32_000), "t", 0, 1) else {
+    let Request::Commit(mut request, _) = commit(&"g".repeat(32_000), "t", 0, 1) else {
         unreachable!()
     };
     let partitions = &mut request.topics[0].partitions;
     *partitions = vec![partitions[0].clone(); 50_000];
-    let waiter = scene.ask(Request::Commit(request));
+    let waiter = scene.ask(Request::Commit(request, None));
     assert!(scene.under_way.is_empty());
     let Some(Response::Commit(told)) = scene.answer_to(waiter) else {
         panic!("refused at once")

@@ -3,7 +3,7 @@
 use super::Log;
 use crate::storage::Shared;
 use crate::storage::producers::ActiveProducer;
-use crate::storage::view::View;
+use crate::storage::view::{Mark, View};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,20 +83,25 @@ impl Log {
         self.active.segment.retire(&self.shared);
     }
 
+    /// Where that ends which readers may see.
+    pub(super) fn high(&self) -> Mark {
+        match self.settings.visible_when_synced {
+            true => self.synced,
+            false => self.active.mark(),
+        }
+    }
+
     /// What readers may see from now on.
     pub fn view(&self) -> View {
         let appended = self.active.mark();
-        let high = match self.settings.visible_when_synced {
-            true => self.synced,
-            false => appended,
-        };
+        let high = self.high();
         View {
             generation: self.generation,
             closed: self.closed.clone(),
             active: self.active.extent(),
             high,
             log_start: self.log_start,
-            last_stable: high.offset,
+            last_stable: self.last_stable(),
             high_watermark: high.offset,
             appended_end: appended.offset,
             epochs: self.epochs.clone(),

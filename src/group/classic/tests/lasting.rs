@@ -31,6 +31,30 @@ fn members_commit_in_their_generation_and_others_only_to_an_empty_group() {
     }
 }
 
+/// Producers before KIP-447 name no member, and none has to wait for a rebalance.
+#[test]
+fn a_transaction_commits_for_its_member_or_for_nobody() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.group.check_transaction("x", None, -1), Ok(()));
+    let (leader, _) = bench.come("a");
+    bench.pass(DELAY_MS);
+    assert_eq!(bench.state(), "CompletingRebalance");
+    let unknown = Err(ErrorCode::UnknownMemberId);
+    for (id, name, generation, expected) in [
+        (leader.as_str(), None, 1, Ok(())),
+        ("", None, -1, Ok(())),
+        (&leader, None, 0, Err(ErrorCode::IllegalGeneration)),
+        (&leader, None, -1, Err(ErrorCode::IllegalGeneration)),
+        (&leader, Some("x"), 1, unknown),
+        ("", Some("x"), -1, unknown),
+        ("nobody", None, 1, unknown),
+        ("", None, 1, unknown),
+    ] {
+        let checked = bench.group.check_transaction(id, name, generation);
+        assert_eq!(checked, expected, "{id:?} {name:?} {generation}");
+    }
+}
+
 #[test]
 fn cooperative_members_commit_during_a_rebalance_and_that_keeps_them_alive() {
     // librdkafka #4059.

@@ -171,3 +171,16 @@ fn commits_and_fetches_of_offsets_need_the_members_epoch() {
     assert_eq!(bench.group.check_delete(), Ok(()));
     assert_eq!(bench.group.check_commit("", -1, 2), Ok(()));
 }
+
+/// Whatever the version, and with the one code for a wrong epoch that producers know.
+#[test]
+fn a_transaction_needs_the_members_epoch() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.group.check_transaction("", -1), Ok(()));
+    bench.join("m");
+    assert_eq!(bench.group.check_transaction("m", 1), Ok(()));
+    let (unknown, stale) = (ErrorCode::UnknownMemberId, ErrorCode::IllegalGeneration);
+    assert_eq!(bench.group.check_transaction("", -1), Err(unknown));
+    assert_eq!(bench.group.check_transaction("n", 1), Err(unknown));
+    assert_eq!(bench.group.check_transaction("m", 0), Err(stale));
+}
