@@ -1,9 +1,10 @@
 """What the group tests ask and send through confluent-kafka, from beside the groups under test.
 
-group_tools.py create BOOTSTRAP TOPIC PARTITIONS
+group_tools.py create BOOTSTRAP TOPIC PARTITIONS [SETTING=VALUE]...
 group_tools.py begin BOOTSTRAP GROUP TOPIC PARTITIONS             commits 0 to all
 group_tools.py feed BOOTSTRAP TOPIC PARTITIONS RECORDS_A_SECOND   sends to all in turn until its input ends
 group_tools.py lag BOOTSTRAP GROUP TOPIC                          > {partition: [committed or -1001, end]}
+group_tools.py ends BOOTSTRAP TOPIC...                            > {topic: {partition: [last stable offset, end]}}
 group_tools.py group BOOTSTRAP GROUP                              > its description
 """
 
@@ -11,7 +12,7 @@ import json
 import sys
 import time
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from members import Stop
@@ -24,8 +25,9 @@ def result(futures):
     return future.result(SECONDS_MAX)
 
 
-def create(admin, topic, partitions):
-    result(admin.create_topics([NewTopic(topic, int(partitions), 1)]))
+def create(admin, topic, partitions, *settings):
+    config = dict(setting.split("=", 1) for setting in settings)
+    result(admin.create_topics([NewTopic(topic, int(partitions), 1, config=config)]))
 
 
 def begin(admin, group, topic, partitions):
@@ -61,6 +63,18 @@ def lag(admin, group, topic):
     return {place.partition: [committed[place.partition], ends[place].result(SECONDS_MAX).offset] for place in places}
 
 
+def ends(admin, *topics):
+    def listed(topic, isolation):
+        partitions = admin.list_topics(topic, timeout=SECONDS_MAX).topics[topic].partitions
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        found = admin.list_offsets({place: OffsetSpec.latest() for place in places}, isolation_level=isolation)
+        return {place.partition: future.result(SECONDS_MAX).offset for place, future in found.items()}
+
+    levels = [IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED]
+    stable, end = ({topic: listed(topic, level) for topic in topics} for level in levels)
+    return {topic: {p: [stable[topic][p], end[topic][p]] for p in end[topic]} for topic in topics}
+
+
 def describe(admin, group):
     found = result(admin.describe_consumer_groups([group]))
 
@@ -76,7 +90,8 @@ def main():
     if verb == "feed":
         return feed(bootstrap, *rest)
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    answer = {"create": create, "begin": begin, "lag": lag, "group": describe}[verb](admin, *rest)
+    verbs = {"create": create, "begin": begin, "lag": lag, "ends": ends, "group": describe}
+    answer = verbs[verb](admin, *rest)
     print(json.dumps(answer))
 
 

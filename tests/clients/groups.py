@@ -6,20 +6,19 @@ Every case is one group on a topic of 24 partitions, judged by group_log.py.
 import json
 import random
 import subprocess
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import group_log
 from broker import Broker
+from process import END_SECONDS_MAX, Process
 
 HERE = Path(__file__).resolve().parent
 PARTITIONS, MEMBERS = 24, 8
 RECORDS_A_SECOND = 400
 CHURN_SECONDS = 18
 SETTLE_SECONDS_MAX = 90
-END_SECONDS_MAX = 60
 TOOL_SECONDS_MAX = 180
 SETTINGS = [
     "group.initial.rebalance.delay.ms=100",
@@ -36,63 +35,29 @@ LIBRDKAFKA = ["confluent-kafka", "rdkafka"]
 LOOSE, SEEDED = ["kafka-python", "platformatic"], ["platformatic"]
 
 
-class Member:
-    """A client's driver as a member of a group: what it says is collected as it comes."""
+def tool(run, broker, verb, *rest):
+    """What group_tools.py answers."""
+    command = [run.installed / "venv/bin/python", HERE / "group_tools.py", verb, broker.address, *rest]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=TOOL_SECONDS_MAX)
+    if done.returncode != 0:
+        raise RuntimeError(f"group_tools.py {verb}: {done.stderr[-1500:]}")
+    return json.loads(done.stdout)
+
+
+class Member(Process):
+    """A client's driver as a member of a group."""
 
     def __init__(self, name, client, address, group, topic, options):
-        self.name, self.client, self.options, self.events = name, client, options, []
-        # Whether its end is wanted, and whether its giving up is.
-        self.wanted, self.doomed, self.hung = False, False, False
-        command = [*map(str, client.command), "member", address, group, topic, *(f"{k}={v}" for k, v in options.items())]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(command, **pipes, text=True)
-        self.errors = ""
-        self.readers = [threading.Thread(target=self.listen), threading.Thread(target=self.gather)]
-        for reader in self.readers:
-            reader.start()
-
-    def listen(self):
-        for line in self.process.stdout:
-            # The last line of a killed member may be torn.
-            if line.endswith("}\n"):
-                self.events.append(json.loads(line))
-
-    def gather(self):
-        self.errors = self.process.stderr.read()
-
-    def end(self):
-        """Waits until it has ended and everything that it said was read."""
-        try:
-            self.process.wait(END_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.hung = True
-        for reader in self.readers:
-            reader.join()
-
-    def kill(self):
-        self.wanted = True
-        self.process.kill()
-        self.end()
-
-    def leave(self):
-        """Asks it to leave; end() waits for that."""
-        self.wanted = True
-        self.process.stdin.close()
-
-    def lives(self):
-        return self.process.poll() is None
+        self.client, self.options = client, options
+        # Whether its giving up is wanted.
+        self.doomed = False
+        super().__init__(name, [*client.command, "member", address, group, topic, *(f"{k}={v}" for k, v in options.items())])
 
     def failure(self):
-        """How it ended if nobody wanted that, else None. Call it after end()."""
-        said = [event["why"] for event in self.events if event["e"] == "fatal"]
-        if self.doomed:
-            return None if said and "nstance" in said[0] else f"{self.name} was not told that it is fenced: {said}"
-        if self.hung:
-            return f"{self.name} was still there {END_SECONDS_MAX} s after it had been asked to leave"
-        if self.wanted and (self.process.returncode in (0, -9)) and not said:
-            return None
-        return f"{self.name}: exit code {self.process.returncode}; {said} {self.errors[-800:]}"
+        if not self.doomed:
+            return super().failure()
+        said = [event["why"] for event in self.said("fatal")]
+        return None if said and "nstance" in said[0] else f"{self.name} was not told that it is fenced: {said}"
 
 
 class Group:
@@ -119,18 +84,7 @@ class Group:
 
     def tool(self, verb, *rest):
         """What group_tools.py answers to a verb about this group, or the topic of its name."""
-        command = [
-            self.run.installed / "venv/bin/python",
-            HERE / "group_tools.py",
-            verb,
-            self.broker.address,
-            self.name,
-            *rest,
-        ]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=TOOL_SECONDS_MAX)
-        if done.returncode != 0:
-            raise RuntimeError(f"group_tools.py {verb}: {done.stderr[-1500:]}")
-        return json.loads(done.stdout)
+        return tool(self.run, self.broker, verb, self.name, *rest)
 
     def check(self, what, problem):
         self.run.checks.check(f"group {self.name}: {what}", problem)

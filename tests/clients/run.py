@@ -2,9 +2,10 @@
 """Runs the real clients against the broker: every producer and codec, read back by every consumer, nothing altered.
 
 Parts: comparison (the checks themselves), matrix (awkward records), corpus (a real text, kill -9 and restart in
-between), admin (each client's interface), transactions (each client's), groups (members that come and go,
-restarts), programs (what people run on Kafka), zero_copy (strace). Names of parts as arguments choose them; without
-any, all run.
+between), admin (each client's interface), transactions (each client's), groups (members that come and go, restarts),
+fire (an idempotent producer whose connections are cut and whose broker dies), exactly_once (transactions, while clients
+and broker die), programs (what people run on Kafka), zero_copy (strace). Names of parts as arguments choose them;
+without any, all run.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import exactly_once
+import fire
 import groups
 import programs
 import samples
@@ -387,6 +390,8 @@ PARTS = {
     "admin": admin,
     "transactions": transactions,
     "groups": groups.groups,
+    "fire": fire.fire,
+    "exactly_once": exactly_once.exactly_once,
     "programs": programs.programs,
     "zero_copy": zero_copy,
 }
@@ -398,8 +403,9 @@ def main():
     parser.add_argument("--installed", type=Path, required=True)
     parser.add_argument("--rdkafka", type=Path, required=True)
     parser.add_argument("--client", action="append", help="only this client (may stand several times)")
-    parser.add_argument("--case", action="append", help="only this case of groups or programs (may stand several times)")
+    parser.add_argument("--case", action="append", help="only this case of groups, exactly_once or programs (can repeat)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="of what is random")
+    parser.add_argument("--seconds", type=int, help="how long fire and exactly_once burn")
     parser.add_argument("parts", nargs="*", help=" ".join(PARTS))
     run = parser.parse_args()
     run.broker, run.installed, run.rdkafka = run.broker.resolve(), run.installed.resolve(), run.rdkafka.resolve()
@@ -409,6 +415,7 @@ def main():
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     run.pool = ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 2))
     run.checks = Checks()
+    run.say = say
     run.jobs = lambda jobs: produced(run.pool, jobs)
     say(f"--seed {run.seed}")
     run.clients, missing = clients(run.installed, run.rdkafka)

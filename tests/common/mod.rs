@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod client;
+pub mod codecs;
 pub mod producer;
 pub mod settings;
 

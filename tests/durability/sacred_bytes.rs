@@ -2,33 +2,15 @@
 //! receives the `.log`'s.
 
 use crate::common::Broker;
+use crate::common::codecs::compress;
 use crate::common::producer::{Client, bytes_of, sacred};
 use crate::scene::Scene;
 use ottla::batch::Header;
 use ottla::batch::builder::Builder;
 use ottla::compress::Codec;
 use std::fs;
-use std::io::Write;
 
 const TIME_MS: i64 = 1_700_000_000_000;
-
-fn compress(codec: Codec, bytes: &[u8]) -> Vec<u8> {
-    match codec {
-        Codec::None => bytes.to_vec(),
-        Codec::Gzip => {
-            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            out.write_all(bytes).unwrap();
-            out.finish().unwrap()
-        }
-        Codec::Snappy => snap::raw::Encoder::new().compress_vec(bytes).unwrap(),
-        Codec::Lz4 => {
-            let mut out = lz4::EncoderBuilder::new().build(Vec::new()).unwrap();
-            out.write_all(bytes).unwrap();
-            out.finish().0
-        }
-        Codec::Zstd => zstd::encode_all(bytes, 3).unwrap(),
-    }
-}
 
 /// Batches of every codec, from producers with and without an id, with keys, headers and null values.
 fn sent(id: i64) -> Vec<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! Compressed batches that are corrupt, and ones that are right and a thousand times larger inside.
 
 use crate::common::client::{Client, LONG_AGO_MS, PRODUCE, produce};
+use crate::common::codecs::compress;
 use crate::start;
 use ottla::batch::builder::Builder;
 use ottla::compress::Codec;
@@ -8,24 +9,6 @@ use ottla::error::ErrorCode;
 use std::io::Write;
 
 const CODECS: [Codec; 4] = [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
-
-fn compress(codec: Codec, plain: &[u8]) -> Vec<u8> {
-    match codec {
-        Codec::None => plain.to_vec(),
-        Codec::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-            encoder.write_all(plain).unwrap();
-            encoder.finish().unwrap()
-        }
-        Codec::Snappy => snap::raw::Encoder::new().compress_vec(plain).unwrap(),
-        Codec::Lz4 => {
-            let mut encoder = lz4::EncoderBuilder::new().build(Vec::new()).unwrap();
-            encoder.write_all(plain).unwrap();
-            encoder.finish().0
-        }
-        Codec::Zstd => zstd::encode_all(plain, 1).unwrap(),
-    }
-}
 
 /// One record of so many zeros.
 fn zeros(bytes: usize) -> Builder {

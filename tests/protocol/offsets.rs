@@ -1,6 +1,7 @@
 //! ListOffsets: offsets by time, exact to the record.
 
 use crate::common::client::{Client, LONG_AGO_MS, altered, batch, list_offsets, records};
+use crate::common::codecs::compress;
 use crate::start;
 use ottla::api::list_offsets::ListOffsetsResponse;
 use ottla::batch::builder::Builder;
@@ -66,24 +67,7 @@ fn ten(first: i64) -> Builder {
 }
 
 fn packed(builder: &Builder, codec: Codec) -> Vec<u8> {
-    use std::io::Write;
-    let plain = builder.records();
-    let body = match codec {
-        Codec::None => plain.to_vec(),
-        Codec::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
-            encoder.write_all(plain).unwrap();
-            encoder.finish().unwrap()
-        }
-        Codec::Snappy => snap::raw::Encoder::new().compress_vec(plain).unwrap(),
-        Codec::Lz4 => {
-            let mut encoder = lz4::EncoderBuilder::new().build(Vec::new()).unwrap();
-            encoder.write_all(plain).unwrap();
-            encoder.finish().0
-        }
-        Codec::Zstd => zstd::encode_all(plain, 0).unwrap(),
-    };
-    builder.build_from(codec, &body)
+    builder.build_from(codec, &compress(codec, builder.records()))
 }
 
 const CODECS: [Codec; 5] = [
