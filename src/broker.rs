@@ -3,8 +3,8 @@
 //! ```text
 //! start  lock, meta.properties, clean-shutdown marker off, catalog, logs (recovery), groups,
 //!        transactions                                                                          open.rs
-//!        writer, control, and only then the listening sockets
-//! stop   accept, connections (what is pending is answered), control, writer (syncs and closes every log),
+//!        writer, control, cleaner, and only then the listening sockets
+//! stop   accept, connections (what is pending is answered), cleaner, control, writer (syncs and closes every log),
 //!        checkpoints, and last the clean-shutdown marker
 //! ```
 //! Invariants: nothing is served before every log is recovered, and every group and transaction loaded; the clean-shutdown marker
@@ -17,6 +17,8 @@ mod replay;
 
 use crate::budget::Budget;
 use crate::catalog;
+use crate::cleaner::{self, Cleaner};
+use crate::clock::Clock;
 use crate::compress::Decoders;
 use crate::config::{self, Config, Endpoint};
 use crate::control::{Begin, Control, Mailbox, Rooms};
@@ -64,6 +66,8 @@ pub struct Broker {
     pub control: Arc<Mailbox>,
     /// The transactions that are open.
     pub transactions: Arc<txn::Open>,
+    /// Broker time.
+    pub clock: Arc<Clock>,
     /// What all logs share.
     pub storage: Arc<storage::Shared>,
     /// Opens compressed batches.
@@ -111,11 +115,13 @@ pub fn run(config: Config) -> Result<()> {
     sys::block_stop_signals().context(|| "blocking signals".into())?;
     sys::limit_malloc_arenas(MALLOC_ARENAS);
     let (broker, rooms, opened) = prepare(config)?;
+    let bell = Arc::new(cleaner::Bell::default());
     let writer = Writer::new(
         broker.writer.clone(),
         broker.control.clone(),
-        opened.clock.clone(),
+        broker.clock.clone(),
         broker.settings.clone(),
+        bell.clone(),
     );
     broker.writer.submit(opened.jobs);
     let writer = spawn("writer", move || writer.run())?;
@@ -136,8 +142,12 @@ pub fn run(config: Config) -> Result<()> {
         begin,
     );
     let control = spawn("control", move || control.run())?;
+    let cleaner = Cleaner::new(broker.clone(), bell.clone());
+    let cleaner = spawn("cleaner", move || cleaner.run())?;
     // A port that is taken must not make the stop unclean.
     let served = serve(&broker, started);
+    bell.stop();
+    join(cleaner)?;
     broker.control.stop();
     let mut checkpoints = join(control)?;
     broker.writer.close();
@@ -215,6 +225,7 @@ fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
         ))),
         control: Arc::new(Mailbox::default()),
         transactions: opened.transactions.published().clone(),
+        clock: opened.clock.clone(),
         storage,
         decoders,
         frames: Budget::new(config.queued_request_bytes_max as u64),

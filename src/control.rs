@@ -135,8 +135,8 @@ pub enum Answer {
     Producers(Vec<Result<Vec<ActiveProducer>, ErrorCode>>),
 }
 
-/// What the writer made of DeleteRecords: each partition's log start, or why there is no new one.
-pub type RaisedStarts = Vec<(Arc<Partition>, Result<i64, ErrorCode>)>;
+/// What DeleteRecords or retention comes to: each partition's log start, or why there is no new one.
+pub type PlannedStarts = Vec<(Arc<Partition>, Result<i64, ErrorCode>)>;
 
 enum Event {
     Request {
@@ -151,7 +151,7 @@ enum Event {
     Dropped,
     GoOn,
     RecoveryPoints(RecoveryPoints),
-    StartsRaised(RaisedStarts, Reply),
+    StartsPlanned(PlannedStarts, Option<Reply>),
     Stop,
 }
 
@@ -201,9 +201,9 @@ impl Mailbox {
         self.post(Event::RecoveryPoints(points));
     }
 
-    /// From the writer: these log starts are published, and now to be made durable.
-    pub fn starts_raised(&self, starts: RaisedStarts, reply: Reply) {
-        self.post(Event::StartsRaised(starts, reply));
+    /// From the writer: these log starts are to be made durable.
+    pub fn starts_planned(&self, starts: PlannedStarts, reply: Option<Reply>) {
+        self.post(Event::StartsPlanned(starts, reply));
     }
 
     /// The control thread shall finish the change in hand and end.
@@ -400,7 +400,7 @@ impl Control {
                 self.changes.save(&points);
                 self.changes.save_time(self.coordinator.clock());
             }
-            Event::StartsRaised(starts, reply) => self.changes.save_starts(starts, reply),
+            Event::StartsPlanned(starts, reply) => self.changes.save_starts(starts, reply),
             Event::Stop => {
                 self.stopping = true;
                 self.changes.abandon_waiting();

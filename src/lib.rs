@@ -59,6 +59,7 @@
 //! | writer | 1 | every [`storage::Log`] | its queue, and the disk |
 //! | sync | up to 64, while needed | nothing | its queue, and the disk |
 //! | control | 1 | the catalog's [`catalog::State`], directories, every group and transaction | its mailbox, and the disk |
+//! | cleaner | 1 | nothing | its next look, and the disk |
 //!
 //! No state is shared between owners: they send each other messages, and everyone else reads immutable views. The
 //! few locks guard pointers and queues, and have an order ([`lock`]).
@@ -74,7 +75,7 @@
 //! | P5 | nothing acked is cut, and the broker always starts | [`storage::recovery`] |
 //! | P6 | a failed sync is final | [`writer`] ends the process; [`storage::recovery`] writes back before it trusts |
 //! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`], [`group::Groups`], [`txn::Transactions`] |
-//! | P8 | the clock is not trusted | [`clock::Clock`]: offsets age on it, sessions on CLOCK_BOOTTIME |
+//! | P8 | the clock is not trusted | [`clock::Clock`]: segments and offsets age on it, sessions on CLOCK_BOOTTIME |
 //! | P9 | hints cost time, small state is kept twice | [`storage::index`], [`storage::checkpoint`] |
 //!
 //! `tests/tidy.rs` keeps the house: file and function lengths, where `unsafe` may stand, and which files may sync,
@@ -85,6 +86,7 @@ pub mod batch;
 pub mod broker;
 pub mod budget;
 pub mod catalog;
+pub mod cleaner;
 pub mod clock;
 pub mod compress;
 pub mod config;

@@ -22,6 +22,8 @@ pub enum Rank {
     Quotas,
     /// The published settings.
     Settings,
+    /// Whether the cleaner shall end.
+    Cleaner,
     /// The transactions that are open.
     Transactions,
     /// A partition's published view and its waiting fetches.

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// One `sendfile` call moves at most this many bytes (sendfile(2)).
 const SEND_FILE_BYTES_MAX: usize = 0x7fff_f000;
@@ -139,6 +139,13 @@ pub fn sync_data(file: &File) -> io::Result<()> {
 /// Makes a directory's entries durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Sets a file's time of modification, ms since 1970 (futimens(2)).
+pub fn set_modified(file: &File, ms: i64) -> io::Result<()> {
+    let since_1970 = Duration::from_millis(ms.max(0).unsigned_abs());
+    let time = SystemTime::UNIX_EPOCH.checked_add(since_1970);
+    file.set_modified(time.ok_or(io::ErrorKind::InvalidInput)?)
 }
 
 /// Reserves `len` bytes from `position` on without changing the file's length; a filesystem that cannot is no error.
@@ -325,6 +332,18 @@ pub fn limit_malloc_arenas(count: i32) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = count;
+}
+
+/// Lets this thread run and use the disk only after others, where the system knows such an order.
+pub fn lower_priority() {
+    // SAFETY: no memory is touched; on Linux the calls concern the calling thread alone.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        const THREAD: libc::c_int = 1;
+        const BEST_EFFORT_LAST: libc::c_int = 2 << 13 | 7;
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::syscall(libc::SYS_ioprio_set, THREAD, 0, BEST_EFFORT_LAST);
+    }
 }
 
 /// CLOCK_BOOTTIME in ms: it never jumps, and goes on while the machine sleeps.

@@ -22,10 +22,13 @@ mod queue;
 mod upkeep;
 
 pub use pace::Pace;
-pub use queue::{Acks, Append, Appended, Caller, Completion, Durable, Job, Queue, Refusal};
-pub use upkeep::{RecoveryPoint, RecoveryPoints};
+pub use queue::{
+    Acks, Append, Appended, Caller, Completion, Durable, Job, NewStart, Queue, Refusal,
+};
+pub use upkeep::{FlushPolicy, RecoveryPoint, RecoveryPoints};
 
-use crate::clock::{Clock, wall_clock_ms};
+use crate::cleaner;
+use crate::clock::Clock;
 use crate::config;
 use crate::control::{self, Answer};
 use crate::error::{ErrorCode, Result};
@@ -46,28 +49,6 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How soon after a roll they are: once for many rolls.
 const CHECKPOINT_AFTER_ROLL: Duration = Duration::from_secs(1);
-
-/// When a topic's log is synced (Kafka's `flush.messages` and `flush.ms`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlushPolicy {
-    /// Sync once this many messages are unsynced; 1 is every turn.
-    pub messages: u64,
-    /// Sync once the oldest unsynced message is this old.
-    pub after: Option<Duration>,
-}
-
-impl FlushPolicy {
-    /// Every turn: the default, and the rule for internal topics.
-    pub const EVERY_TURN: FlushPolicy = FlushPolicy {
-        messages: 1,
-        after: None,
-    };
-
-    /// Whether a consumer may see only what is synced (promise P2).
-    pub fn every_turn(self) -> bool {
-        self.messages <= 1
-    }
-}
 
 /// One log in the writer's hands.
 struct Held {
@@ -97,6 +78,8 @@ struct Share {
 pub struct Writer {
     queue: Arc<Queue>,
     control: Arc<control::Mailbox>,
+    cleaner: Arc<cleaner::Bell>,
+    clock: Arc<Clock>,
     syncer: Syncer,
     held: HashMap<u64, Held>,
     /// Logs with waiting appends, in the order in which they get their turn; internal ones go to the front.
@@ -113,21 +96,24 @@ pub struct Writer {
     next_checkpoint: Instant,
     /// When to look for idle producers; not while none is known.
     next_expiry: Option<Instant>,
-    clock: Arc<Clock>,
     settings: Arc<config::Published>,
 }
 
 impl Writer {
-    /// A writer that takes its work from `queue` and reports recovery points to `control`.
+    /// A writer that takes its work from `queue`, reports recovery points to `control` and rings `cleaner` when there
+    /// may be more to compact.
     pub fn new(
         queue: Arc<Queue>,
         control: Arc<control::Mailbox>,
         clock: Arc<Clock>,
         settings: Arc<config::Published>,
+        cleaner: Arc<cleaner::Bell>,
     ) -> Writer {
         Writer {
             queue,
             control,
+            clock,
+            cleaner,
             syncer: Syncer::default(),
             held: HashMap::new(),
             ready: VecDeque::new(),
@@ -138,7 +124,6 @@ impl Writer {
             has_moved: false,
             next_checkpoint: Instant::now() + CHECKPOINT_INTERVAL,
             next_expiry: None,
-            clock,
             settings,
         }
     }
@@ -178,10 +163,10 @@ impl Writer {
                     waiting: VecDeque::new(),
                     dirty_since: None,
                 };
-                let serial = held.partition.serial;
+                let (serial, start) = (held.partition.serial, held.log.log_start());
                 self.held.insert(serial, held);
                 // A stop may have come between a log start and what went with it.
-                self.remove_passed(serial);
+                self.remove_passed(serial, start);
                 self.await_expiry(serial);
             }
             Job::Configure {
@@ -202,16 +187,21 @@ impl Writer {
                 starts,
                 mailbox,
                 reply,
-            } => {
-                let raised = starts.into_iter().map(|(partition, offset)| {
-                    let raised = self.raise_start(&partition, offset);
-                    (partition, raised)
-                });
-                mailbox.starts_raised(raised.collect(), reply);
+            } => mailbox.starts_planned(self.plan_starts(starts), reply),
+            Job::RemovePassed { starts, answer } => {
+                for (partition, start) in starts {
+                    self.remove_passed(partition.serial, start);
+                }
+                if let Some((reply, starts)) = answer {
+                    control::answer(reply, Answer::LogStarts(starts));
+                }
             }
-            Job::RemovePassed(partitions) => partitions
-                .iter()
-                .for_each(|partition| self.remove_passed(partition.serial)),
+            Job::Swap {
+                partition,
+                rewrite,
+                answer,
+            } => self.swap(partition.serial, &rewrite, &answer),
+            Job::ListLast { partition, answer } => self.list_last(partition.serial, &answer),
             Job::ListProducers { partitions, reply } => {
                 let producers = |partition: &Arc<Partition>| match self.held.get(&partition.serial)
                 {
@@ -308,7 +298,7 @@ impl Writer {
             .get_mut(&serial)
             .expect("a log that was taken from is held");
         let leader_epoch = held.partition.snapshot().leader_epoch;
-        let now_ms = wall_clock_ms();
+        let now_ms = self.clock.now().time_ms;
         let mut share = Share {
             serial,
             placed: Vec::with_capacity(appends.len()),
@@ -505,6 +495,9 @@ impl Writer {
             // After a roll the next start need not read the sealed segment: soon, but not once for each of many.
             let soon = Instant::now() + CHECKPOINT_AFTER_ROLL;
             self.next_checkpoint = self.next_checkpoint.min(soon);
+            if held.log.is_compacted() {
+                self.cleaner.ring();
+            }
         }
         self.hints.extend(sealed);
     }

@@ -15,7 +15,7 @@ use crate::control::Answer;
 use crate::error::ErrorCode;
 use crate::storage::Partition;
 use crate::wire::messages;
-use crate::writer::Job;
+use crate::writer::{Job, NewStart};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ pub fn handle(
     for (name, offsets) in asked {
         let result = |(index, offset)| {
             let checked = check(&catalog, &name, index);
-            let refused = checked.map(|partition| starts.push((partition, offset)));
+            let refused = checked.map(|partition| starts.push((partition, NewStart::At(offset))));
             DeleteRecordsPartitionResult {
                 partition_index: index,
                 low_watermark: NO_LOW_WATERMARK,
@@ -91,7 +91,7 @@ pub fn handle(
     let job = |reply| Job::RaiseStarts {
         starts,
         mailbox,
-        reply,
+        reply: Some(reply),
     };
     if let Answer::LogStarts(raised) = call.ask_writer(job)? {
         let results = response.topics.iter_mut().flat_map(|t| &mut t.partitions);

@@ -144,7 +144,13 @@ fn answer(
         (LATEST, Some(partition)) => settled(call, partition, snapshot)?,
         _ => snapshot,
     };
+    let is_gone = |found: &TimestampOffset| {
+        let log_start = |partition: &Arc<Partition>| partition.snapshot().view.log_start;
+        found.offset >= 0 && partition.is_some_and(|p| found.offset < log_start(p))
+    };
     match find(call, &snapshot.view, asked.timestamp, isolation_level) {
+        // The log start rose meanwhile.
+        Ok(found) if is_gone(&found) => answer(call, version, isolation_level, asked, partition),
         Ok(found) => Ok(Ok(found)),
         // A segment was removed meanwhile: a newer view shows what is there now.
         Err(ReadError::Gone) if partition.is_some_and(|p| p.has_moved_since(&snapshot.view)) => {
@@ -226,5 +232,6 @@ fn find(
         MAX_TIMESTAMP => view.max_timestamp(storage, decoders),
         _ => view.offset_for_timestamp(storage, decoders, timestamp, end),
     };
-    Ok(found?.unwrap_or(NOWHERE))
+    // As in Kafka the largest timestamp is nowhere while its record is not to be seen yet.
+    Ok(found?.filter(|found| found.offset < end).unwrap_or(NOWHERE))
 }

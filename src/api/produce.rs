@@ -25,7 +25,7 @@ use super::{Call, Exchange, usable};
 use crate::batch::check::{self, Checked, RecordError, Refusal, Rules};
 use crate::budget::Charge;
 use crate::catalog::Topic;
-use crate::clock::{CLOCK_FLOOR_MS, wall_clock_ms};
+use crate::clock::wall_clock_ms;
 use crate::config::TimestampType;
 use crate::error::ErrorCode;
 use crate::quota::{Flow, Quotas};
@@ -196,7 +196,11 @@ fn check(
         keys_required: config.cleanup_policy.compact,
         now_ms,
         timestamp_before_max_ms: config.timestamp_before_max_ms,
-        timestamp_after_max_ms: after_max_ms(now_ms, config.timestamp_after_max_ms),
+        timestamp_after_max_ms: after_max_ms(
+            now_ms,
+            call.broker.clock.now().time_ms,
+            config.timestamp_after_max_ms,
+        ),
         zstd_allowed: version >= VERSION_ZSTD,
     };
     let batch = check::check(&records, &rules, &call.broker.decoders)
@@ -216,10 +220,13 @@ fn check(
     Ok((partition.clone(), batch))
 }
 
-/// P8: a clock that stands before this was written has not been set yet, as on boxes without a battery; it can tell
-/// of no record that it comes too early.
-fn after_max_ms(now_ms: i64, configured: i64) -> i64 {
-    match now_ms < CLOCK_FLOOR_MS {
+/// A wall clock is behind broker time only if it is so by more than this: adjusted, it runs a little slower at times.
+const BEHIND_MS_MIN: i64 = 60_000;
+
+/// P8: a wall clock behind broker time was not set yet, as on boxes without a battery, or was set back; it can tell of
+/// no record that it comes too early.
+fn after_max_ms(now_ms: i64, time_ms: i64, configured: i64) -> i64 {
+    match now_ms < time_ms.saturating_sub(BEHIND_MS_MIN) {
         true => i64::MAX,
         false => configured,
     }
@@ -435,10 +442,15 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::CLOCK_FLOOR_MS;
 
     #[test]
     fn a_clock_in_1970_refuses_no_record_for_its_time() {
-        assert_eq!(after_max_ms(86_400_000, 3_600_000), i64::MAX);
-        assert_eq!(after_max_ms(CLOCK_FLOOR_MS, 3_600_000), 3_600_000);
+        let time_ms = CLOCK_FLOOR_MS + 86_400_000;
+        assert_eq!(after_max_ms(86_400_000, time_ms, 3_600_000), i64::MAX);
+        assert_eq!(after_max_ms(CLOCK_FLOOR_MS, time_ms, 3_600_000), i64::MAX);
+        for now_ms in [time_ms - 1, time_ms, time_ms + 86_400_000] {
+            assert_eq!(after_max_ms(now_ms, time_ms, 3_600_000), 3_600_000);
+        }
     }
 }

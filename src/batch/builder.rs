@@ -119,6 +119,29 @@ fn put_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     out.extend_from_slice(bytes.unwrap_or_default());
 }
 
+/// Appends a record that was read from a batch, its timestamp delta raised by `shift` (ms): the way to another base
+/// timestamp. `None` if `record` does not begin as one does.
+pub fn put_shifted(
+    out: &mut Vec<u8>,
+    record: &[u8],
+    timestamp_delta: i64,
+    shift: i64,
+) -> Option<()> {
+    let after_number = |at: usize| {
+        let bytes = record.get(at..)?;
+        Some(at + 1 + bytes.iter().position(|b| b & 0x80 == 0)?)
+    };
+    let attributes_at = after_number(0)?;
+    let rest = record.get(after_number(attributes_at + 1)?..)?;
+    let mut delta = Vec::with_capacity(10);
+    put_varlong(&mut delta, timestamp_delta.wrapping_add(shift));
+    put_varlong(out, (1 + delta.len() + rest.len()) as i64);
+    out.push(*record.get(attributes_at)?);
+    out.extend_from_slice(&delta);
+    out.extend_from_slice(rest);
+    Some(())
+}
+
 /// Appends a zigzag number; a varint is the same bytes as the varlong of its value.
 fn put_varlong(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;

@@ -81,6 +81,9 @@ pub const LOG_APPEND_TIME: i16 = 1 << 3;
 pub const TRANSACTIONAL: i16 = 1 << 4;
 /// Attribute bit: the batch holds one control record (a transaction's marker).
 pub const CONTROL: i16 = 1 << 5;
+/// Attribute bit: the base timestamp is the broker time from which on the cleaner may drop the batch's tombstones or
+/// its marker (KIP-534); the records' timestamps stay relative to it.
+pub const DELETE_HORIZON: i16 = 1 << 6;
 
 /// A batch's first 61 bytes; the picture is in the module's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +230,11 @@ impl Header {
     /// Whether the batch is a transaction's marker.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
+    }
+
+    /// The broker time (ms) from which on the cleaner may drop the batch's tombstones or its marker, once it was set.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
 
     /// Whether the batch carries a producer's id, epoch and sequence (KIP-98).

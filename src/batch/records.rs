@@ -78,6 +78,11 @@ impl<S: Source> Walk<S> {
         }
     }
 
+    /// The bytes of the records that were read so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
     /// The next record; `None` after the last, if nothing follows it.
     pub fn next_record(&mut self) -> Result<Option<Record>, Failure> {
         let piece = self.source.fill()?;

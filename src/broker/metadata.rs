@@ -6,7 +6,7 @@
 use super::open::Left;
 use super::replay::for_each_record;
 use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
-use crate::clock::wall_clock_ms;
+use crate::clock::Clock;
 use crate::control::{Wanted, batch_of, partition_dir};
 use crate::error::{Context, Error, Result};
 use crate::storage::{Log, Partition, Shared, Snapshot, Status, View};
@@ -19,6 +19,7 @@ pub(super) struct Metadata {
     pub partition: Arc<Partition>,
     pub log: Log,
     pub state: State,
+    clock: Arc<Clock>,
 }
 
 impl Metadata {
@@ -53,6 +54,7 @@ impl Metadata {
             partition: Arc::new(partition),
             log,
             state,
+            clock: left.clock.clone(),
         })
     }
 
@@ -74,7 +76,7 @@ impl Metadata {
         }
         let refused = |code| Error::new(format!("{METADATA_TOPIC}: {code:?}"));
         self.log
-            .stage(batch_of(records), None, 0, wall_clock_ms())
+            .stage(batch_of(records), None, 0, self.clock.now().time_ms)
             .map_err(refused)?;
         self.log.write_staged()?;
         Syncer::default()

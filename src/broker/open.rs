@@ -62,6 +62,7 @@ pub(super) struct Left<'a> {
     decoders: &'a Decoders,
     clean: bool,
     checkpoints: Checkpoints,
+    pub clock: Arc<Clock>,
 }
 
 /// Opens the data directory: see the broker's start order.
@@ -75,6 +76,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         decoders,
         clean: checkpoint::take_clean_shutdown(data)?,
         checkpoints: Checkpoints::load(data),
+        clock: Arc::new(Clock::load(data)),
     };
     let mut metadata = Metadata::open(&left)?;
     if !metadata.state.formatted {
@@ -106,13 +108,13 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     }
     let (catalog, mut jobs, all_online, log_open) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
-    let clock = Arc::new(Clock::load(data));
-    let groups = load_groups(rooms, &metadata.state, &catalog, &clock);
-    let transactions = load_transactions(rooms, &catalog, &clock, log_open);
+    let groups = load_groups(rooms, &metadata.state, &catalog, &left.clock);
+    let transactions = load_transactions(rooms, &catalog, &left.clock, log_open);
     let Metadata {
         partition,
         log,
         state,
+        ..
     } = metadata;
     jobs.push(Job::Adopt {
         partition: partition.clone(),
@@ -129,7 +131,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         checkpoints: left.checkpoints,
         groups,
         transactions,
-        clock,
+        clock: left.clock,
         _lock: lock,
     })
 }
@@ -229,6 +231,7 @@ impl Left<'_> {
             log_start: self.checkpoints.log_starts.get(&key).copied(),
             tear_bytes_max: TURN_BYTES_PER_PARTITION_MAX,
             decoders: self.decoders,
+            time_ms: self.clock.now().time_ms,
         };
         Log::recover(
             dir,

@@ -14,6 +14,7 @@
 //! Safe against input by anyone: with `panic = "abort"` a decoder that panics ends the broker, so each one's file
 //! says why it cannot, and the fuzzing tests at the end of this directory try.
 
+pub mod encode;
 mod gzip;
 mod lz4;
 #[cfg(feature = "snappy")]
@@ -208,6 +209,32 @@ impl Decoders {
             ended: false,
             charge,
         })
+    }
+
+    /// Inflates a whole stream behind what `out` holds; false, and `out` as it was, if that gives more than
+    /// `bytes_max` bytes.
+    pub fn inflate(
+        &self,
+        codec: Codec,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) -> Result<bool, Failure> {
+        let before = out.len();
+        let mut stream = self.open(codec, input)?;
+        loop {
+            let piece = stream.fill()?;
+            let count = piece.len();
+            if out.len() - before + count > bytes_max {
+                out.truncate(before);
+                return Ok(false);
+            }
+            if count == 0 {
+                return Ok(true);
+            }
+            out.extend_from_slice(piece);
+            stream.consume(count);
+        }
     }
 
     fn admit(&self, need: &Need, charge: &mut Charge) -> Result<(), Failure> {

@@ -14,6 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What Kafka too lets change (`DynamicBrokerConfig`), besides the first broker-wide name of each topic's setting.
 const DYNAMIC: &[&str] = &[
     "background.threads",
+    "log.cleaner.backoff.ms",
+    "log.cleaner.dedupe.buffer.size",
+    "log.cleaner.io.buffer.load.factor",
+    "log.cleaner.io.buffer.size",
+    "log.cleaner.io.max.bytes.per.second",
+    "log.cleaner.threads",
     "max.connections",
     "max.connections.per.ip",
     "num.io.threads",

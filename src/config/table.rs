@@ -85,8 +85,6 @@ const THREADS: Fate = NoEffect("each connection has a thread of its own");
 const BUFFERS: Fate = NoEffect("the kernel sizes the buffer by the connection's speed");
 const NO_TIERS: Fate = Fixed("there is no tiered storage");
 const NO_COMPRESSION: Fate = NoEffect("the broker never recompresses a batch");
-const NO_RETENTION: Fate = NoEffect("nothing deletes old segments yet");
-const NO_COMPACTION: Fate = NoEffect("nothing compacts yet");
 
 settings! {
     /// The broker's settings in force, and which of them were given.
@@ -154,6 +152,18 @@ settings! {
         "How long an idempotent producer that sends nothing is remembered, in broker time, and anew after each start; never less, and an open transaction is never forgotten.";
     producer_id_expiration_check_interval_ms: i32, "producer.id.expiration.check.interval.ms" = Some("600000"), AtLeast(1), InForce("an_idle_producer_expires"), <- &[],
         "How often producers that were idle for so long are looked for.";
+    retention_check_interval_ms: i64, "log.retention.check.interval.ms" = Some("300000"), AtLeast(1), InForce("segments_beyond_their_age_go"), <- &[],
+        "How often logs are looked at for segments to delete.";
+    cleaner_enabled: bool, "log.cleaner.enable" = Some("true"), Any, InForce("compaction_can_be_turned_off"), <- &[],
+        "Whether topics with cleanup.policy=compact are compacted.";
+    cleaner_backoff_ms: i64, "log.cleaner.backoff.ms" = Some("15000"), AtLeast(0), InForce("compaction_rests_between_looks"), <- &[],
+        "How long at least compaction sleeps once no log is dirty enough.";
+    cleaner_map_bytes_max: i64, "log.cleaner.dedupe.buffer.size" = Some("4194304"), AtLeast(1024), InForce("a_small_map_takes_more_passes"), <- &[],
+        "Memory, in bytes, for the keys of a log that is compacted; with more keys than fit, it takes several passes. Kafka's default is 134217728.";
+    cleaner_map_load_factor: f64, "log.cleaner.io.buffer.load.factor" = Some("0.9"), Between(0, 1), InForce("a_small_map_takes_more_passes"), <- &[],
+        "How full that memory may become: fuller takes fewer passes, and longer ones.";
+    cleaner_bytes_per_second_max: f64, "log.cleaner.io.max.bytes.per.second" = Some("1.7976931348623157E308"), Any, InForce("compaction_keeps_to_its_limit"), <- &[],
+        "The bytes that compaction may read and write in a second. It rests as long as it works in any case.";
     recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce(""), <- &[],
         "How many threads read logs back after an unclean stop.";
 
@@ -265,14 +275,10 @@ pub(super) const BROKER_UNREAD: &[Setting] = rows! {
         "Kafka's threads for tasks that nobody waits for.";
     "sasl.kerberos.min.time.before.relogin": i64 = Some("60000"), Any, NoEffect("listeners are plaintext and without log-in"), <- &[],
         "How long Kafka waits between two log-ins to Kerberos.";
-    "log.retention.check.interval.ms": i64 = Some("300000"), AtLeast(1), NO_RETENTION, <- &[],
-        "How often logs are looked at for segments to delete.";
-    "log.cleaner.enable": bool = Some("true"), Any, NO_COMPACTION, <- &[],
-        "Whether topics with cleanup.policy=compact are compacted.";
-    "log.cleaner.threads": i32 = Some("1"), AtLeast(0), NO_COMPACTION, <- &[],
+    "log.cleaner.threads": i32 = Some("1"), AtLeast(0), NoEffect("one thread compacts, one log at a time"), <- &[],
         "Threads that compact.";
-    "log.cleaner.dedupe.buffer.size": i64 = Some("134217728"), AtLeast(1), NO_COMPACTION, <- &[],
-        "Memory, in bytes, for the keys of logs that are compacted.";
+    "log.cleaner.io.buffer.size": i32 = Some("524288"), AtLeast(0), NoEffect("compaction's buffers are as large as the largest batch, at most 16 MiB"), <- &[],
+        "Memory, in bytes, for reading and writing while compacting.";
 };
 
 settings! {
@@ -311,22 +317,22 @@ settings! {
         <- &[same("log.message.timestamp.after.max.ms", "3600000")],
         "How far a record's time may lie ahead of the broker's; one further ahead is refused. Not looked at under LogAppendTime.";
     file_delete_delay_ms: i64, "file.delete.delay.ms" = Some("60000"), AtLeast(0), InForce("a_deleted_segments_files_are_kept_for_their_delay"), <- &[same("log.segment.delete.delay.ms", "60000")],
-        "How long a segment's files are kept after DeleteRecords passed them. Those of a deleted topic go at once.";
-    cleanup_policy: CleanupPolicy, "cleanup.policy" = Some("delete"), EachOf(&["compact", "delete"]), NoEffect("nothing deletes or compacts yet"),
+        "How long a segment's files are kept after it was removed. Those of a deleted topic go at once.";
+    cleanup_policy: CleanupPolicy, "cleanup.policy" = Some("delete"), EachOf(&["compact", "delete"]), InForce("only_the_policy_delete_deletes"),
         <- &[same("log.cleanup.policy", "delete")],
         "What happens to old records: `delete` drops segments beyond the retention limits, `compact` keeps the newest record of each key; both may be named. Empty: all is kept.";
-    retention_bytes: i64, "retention.bytes" = Some("-1"), AtLeast(-1), NO_RETENTION, <- &[same("log.retention.bytes", "-1")],
+    retention_bytes: i64, "retention.bytes" = Some("-1"), AtLeast(-1), InForce("segments_beyond_the_size_go"), <- &[same("log.retention.bytes", "-1")],
         "The size of a partition beyond which its oldest segments are deleted; -1: no limit.";
-    retention_ms: i64, "retention.ms" = Some("604800000"), AtLeast(-1), NO_RETENTION,
+    retention_ms: i64, "retention.ms" = Some("604800000"), AtLeast(-1), InForce("segments_beyond_their_age_go"),
         <- &[unset("log.retention.ms", 1), unset("log.retention.minutes", MINUTES), Synonym { name: "log.retention.hours", unit: HOURS, default: Some("168") }],
-        "The age beyond which segments are deleted; -1: no limit.";
-    delete_retention_ms: i64, "delete.retention.ms" = Some("86400000"), AtLeast(0), NO_COMPACTION, <- &[same("log.cleaner.delete.retention.ms", "86400000")],
+        "The age beyond which segments are deleted, of their newest record and of its append; -1: no limit.";
+    delete_retention_ms: i64, "delete.retention.ms" = Some("86400000"), AtLeast(0), InForce("tombstones_go_after_delete_retention_ms"), <- &[same("log.cleaner.delete.retention.ms", "86400000")],
         "How long compaction leaves the marker of a deleted key, so that readers learn of it.";
-    min_compaction_lag_ms: i64, "min.compaction.lag.ms" = Some("0"), AtLeast(0), NO_COMPACTION, <- &[same("log.cleaner.min.compaction.lag.ms", "0")],
+    min_compaction_lag_ms: i64, "min.compaction.lag.ms" = Some("0"), AtLeast(0), InForce("min_compaction_lag_ms_is_in_force"), <- &[same("log.cleaner.min.compaction.lag.ms", "0")],
         "How long a record stays out of compaction's reach.";
-    max_compaction_lag_ms: i64, "max.compaction.lag.ms" = Some(FOREVER), AtLeast(1), NO_COMPACTION, <- &[same("log.cleaner.max.compaction.lag.ms", FOREVER)],
+    max_compaction_lag_ms: i64, "max.compaction.lag.ms" = Some(FOREVER), AtLeast(1), InForce("max_compaction_lag_ms_is_in_force"), <- &[same("log.cleaner.max.compaction.lag.ms", FOREVER)],
         "The longest that a record may wait to be compacted.";
-    min_cleanable_dirty_ratio: f64, "min.cleanable.dirty.ratio" = Some("0.5"), Between(0, 1), NO_COMPACTION, <- &[same("log.cleaner.min.cleanable.ratio", "0.5")],
+    min_cleanable_dirty_ratio: f64, "min.cleanable.dirty.ratio" = Some("0.5"), Between(0, 1), InForce("min_cleanable_dirty_ratio_is_in_force"), <- &[same("log.cleaner.min.cleanable.ratio", "0.5")],
         "The share of a log that must be uncompacted before compaction begins: a higher one works less and wastes more space.";
 }
 

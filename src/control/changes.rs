@@ -14,7 +14,7 @@ use super::plan::{self, NewTopic, Plan, Planned};
 use super::quotas;
 use super::settings::{self, SettingsPlan};
 use super::{
-    Answer, Begin, Checkpoints, Internal, Mailbox, RaisedStarts, Reply, Request, Rooms, Token,
+    Answer, Begin, Checkpoints, Internal, Mailbox, PlannedStarts, Reply, Request, Rooms, Token,
     answer,
 };
 use crate::batch::builder::Builder;
@@ -180,25 +180,27 @@ impl Changes {
         warn(self.checkpoints.update(points));
     }
 
-    /// Answers DeleteRecords once the log starts are durable (P9); only then what they passed may go.
-    pub fn save_starts(&mut self, starts: RaisedStarts, reply: Reply) {
-        let raised = starts
+    /// Makes log starts durable; only then they rise, what they passed goes, and DeleteRecords is answered (P9).
+    pub fn save_starts(&mut self, starts: PlannedStarts, reply: Option<Reply>) {
+        let passed: Vec<_> = starts
             .iter()
-            .filter_map(|(partition, start)| Some((partition, *start.as_ref().ok()?)));
-        let saved = self.checkpoints.raise_starts(raised);
-        if let Err(error) = &saved {
+            .filter_map(|(partition, start)| Some((partition.clone(), *start.as_ref().ok()?)))
+            .collect();
+        let saved = self.checkpoints.raise_starts(&passed);
+        let starts = starts.into_iter().map(|(_, start)| start);
+        if let Err(error) = saved {
             log::error!("{error}; log starts are not saved");
+            if let Some(reply) = reply {
+                let refused = starts.map(|start| start.and(Err(ErrorCode::KafkaStorageError)));
+                return answer(reply, Answer::LogStarts(refused.collect()));
+            }
+            // Retention goes on: its segments may be what fills the disk, and without the line the next start takes the
+            // first segment that it finds.
         }
-        let (partitions, starts): (Vec<_>, Vec<_>) = starts.into_iter().unzip();
-        let saved_start = |start: Result<i64, ErrorCode>| match saved {
-            Ok(()) => start,
-            Err(_) => start.and(Err(ErrorCode::KafkaStorageError)),
-        };
-        let starts = starts.into_iter().map(saved_start).collect();
-        answer(reply, Answer::LogStarts(starts));
-        if saved.is_ok() {
-            self.writer.submit([Job::RemovePassed(partitions)]);
-        }
+        self.writer.submit([Job::RemovePassed {
+            starts: passed,
+            answer: reply.map(|reply| (reply, starts.collect())),
+        }]);
     }
 
     /// The checkpoints, for the last save.

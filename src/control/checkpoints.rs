@@ -49,20 +49,21 @@ impl Checkpoints {
         for point in points {
             let key = (point.topic.to_string(), point.index);
             self.recovery_points.insert(key.clone(), point.offset);
-            self.log_starts.insert(key, point.log_start);
+            // What retention asks for is saved before the log has it.
+            let start = self.log_starts.entry(key).or_default();
+            *start = point.log_start.max(*start);
         }
         (self.points_unsaved, self.starts_unsaved) = (true, true);
         self.save()
     }
 
-    /// Takes in log starts, of which nothing falls; on return they are durable.
-    pub fn raise_starts<'a>(
-        &mut self,
-        starts: impl Iterator<Item = (&'a Arc<Partition>, i64)>,
-    ) -> Result<()> {
+    /// Takes in log starts, of which none falls; on return they are durable.
+    pub fn raise_starts(&mut self, starts: &[(Arc<Partition>, i64)]) -> Result<()> {
         for (partition, start) in starts {
             let key = (partition.topic.to_string(), partition.index);
-            self.starts_unsaved |= self.log_starts.insert(key, start) != Some(start);
+            let line = self.log_starts.entry(key).or_default();
+            self.starts_unsaved |= start > line;
+            *line = *start.max(line);
         }
         self.save()
     }

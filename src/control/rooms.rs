@@ -79,18 +79,27 @@ pub fn flush_policy(topic: &str, config: &TopicConfig) -> FlushPolicy {
 pub fn log_settings(topic: &str, config: &TopicConfig) -> LogSettings {
     LogSettings {
         segment_bytes_max: config.segment_bytes as u32,
-        segment_ms: config.segment_ms - jitter_ms(config),
+        segment_ms: segment_ms(config) - jitter_ms(config),
         index_bytes_max: config.index_bytes_max as u32,
         index_interval_bytes: config.index_interval_bytes as u32,
         preallocate: config.preallocate,
         file_delete_delay: Duration::from_millis(config.file_delete_delay_ms as u64),
+        compacted: config.cleanup_policy.compact,
         visible_when_synced: flush_policy(topic, config).every_turn(),
+    }
+}
+
+/// How old a segment may grow: where its records are to be compacted by a certain age, it must be sealed by then.
+fn segment_ms(config: &TopicConfig) -> i64 {
+    match config.cleanup_policy.compact {
+        true => config.segment_ms.min(config.max_compaction_lag_ms),
+        false => config.segment_ms,
     }
 }
 
 /// A random part of `segment.jitter.ms`, so that not all logs roll at once.
 fn jitter_ms(config: &TopicConfig) -> i64 {
-    let jitter = config.segment_jitter_ms.min(config.segment_ms);
+    let jitter = config.segment_jitter_ms.min(segment_ms(config));
     let mut bytes = [0; 8];
     match jitter > 0 && sys::random(&mut bytes).is_ok() {
         true => (u64::from_ne_bytes(bytes) % jitter as u64) as i64,

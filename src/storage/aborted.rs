@@ -17,6 +17,7 @@ use super::segment::{Extent, header_at};
 use super::view::{Hint, ReadError, View};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 const VERSION: i16 = 0;
 
@@ -131,19 +132,31 @@ impl View {
         offset: i64,
         hint: Hint,
     ) -> Result<Vec<Aborted>, ReadError> {
-        let first = self.extent_of(offset);
-        let extents = || (first..).map_while(|at| self.extent(at));
-        let mut found = Vec::new();
-        if extents().all(|e| e.aborted_count == 0 && e.aborted.is_empty()) {
-            return Ok(found);
+        let mut extents = self.extents_from(offset);
+        if extents.all(|e| e.aborted_count == 0 && e.aborted.is_empty()) {
+            return Ok(Vec::new());
         }
-        let end = self.offset_of(shared, hint)?;
-        for extent in extents() {
-            if extent.aborted_from(shared, offset, end, &mut found)? {
+        self.aborted_between(shared, offset..self.offset_of(shared, hint)?)
+    }
+
+    /// The aborted transactions that have an offset in a range, those included that end after it; in the order of
+    /// their markers.
+    pub fn aborted_between(
+        &self,
+        shared: &Shared,
+        offsets: Range<i64>,
+    ) -> Result<Vec<Aborted>, ReadError> {
+        let mut found = Vec::new();
+        for extent in self.extents_from(offsets.start) {
+            if extent.aborted_from(shared, offsets.start, offsets.end, &mut found)? {
                 break;
             }
         }
         Ok(found)
+    }
+
+    fn extents_from(&self, offset: i64) -> impl Iterator<Item = &Extent> {
+        (self.extent_of(offset)..).map_while(|at| self.extent(at))
     }
 
     /// The offset at which the first batch begins that does not lie before `hint` in whole.

@@ -8,6 +8,7 @@ use super::index;
 use super::log::SyncItem;
 use super::segment::{Extent, Segment};
 use super::view::Mark;
+use crate::sys;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ impl Active {
             max_timestamp_offset: self.tail.max_timestamp_offset,
             aborted_count: self.aborted_count,
             aborted: self.pending.aborted.as_slice().into(),
+            last_append_ms: self.tail.last_append_ms,
         }
     }
 
@@ -117,8 +119,22 @@ impl Active {
         Ok(())
     }
 
+    /// Sets the file's time of modification to the broker time of the last append, for the next start's retention.
+    pub fn stamp(&self, shared: &Shared) {
+        let Some(last_append_ms) = self.tail.last_append_ms else {
+            return;
+        };
+        let file = self.segment.log(shared).map_err(io::Error::other);
+        if let Err(e) = file.and_then(|file| sys::set_modified(&file, last_append_ms)) {
+            let path = self.segment.path(".log");
+            log::warn!("{}: {e}; it may be kept longer", path.display());
+        }
+    }
+
     /// Ends the indexes: the final time entry, and all that is pending. What fails costs the next start time only.
+    /// The log's file, which nothing may write any more, is left with the broker time of its last append.
     pub fn seal(&mut self, shared: &Shared) -> Vec<SyncItem> {
+        self.stamp(shared);
         self.tail.add_time(&mut self.pending);
         let aborted = self.seal_aborted(shared);
         if let Err(e) = self.flush_searched(shared) {

@@ -8,6 +8,7 @@ use super::LogSettings;
 use super::aborted::Aborted;
 use super::index::{Entry, OffsetEntry, TimeEntry};
 use super::producers::Ended;
+use super::retention::FUTURE_MS_MAX;
 use crate::batch::{HEADER_BYTES, Header};
 use crate::sys;
 use crate::wire::frame::FrameSlice;
@@ -39,9 +40,12 @@ pub struct Tail {
     pub max_timestamp_offset: i64,
     /// The first batch's largest timestamp, by which the segment's age is told; -1 if there is none.
     pub first_timestamp: i64,
-    /// When the segment was made, or first seen by this process, ms: its age if its batches have no timestamps.
+    /// When the segment was made, or first seen by this process, in ms of broker time: its age if its first batch has
+    /// no timestamp, or none that can be right.
     /// `None` until the first batch is staged.
     pub created_ms: Option<i64>,
+    /// The broker time of the last append, ms; `None` if there was none.
+    pub last_append_ms: Option<i64>,
 }
 
 /// Index entries in the making.
@@ -71,10 +75,12 @@ impl Tail {
             max_timestamp_offset: base_offset,
             first_timestamp: -1,
             created_ms: None,
+            last_append_ms: None,
         }
     }
 
-    /// Whether a batch must go to a new segment. The conditions are Kafka's (`LogSegment.shouldRoll`).
+    /// Whether a batch must go to a new segment. The conditions are Kafka's (`LogSegment.shouldRoll`), but that a first
+    /// batch from the far future does not keep its segment from ageing.
     pub fn must_roll(
         &self,
         settings: &LogSettings,
@@ -83,9 +89,12 @@ impl Tail {
         now_ms: i64,
     ) -> bool {
         let bytes = header.total_bytes() as u64;
+        let created_ms = self.created_ms.unwrap_or(now_ms);
         let age_ms = match self.first_timestamp {
-            -1 => now_ms.saturating_sub(self.created_ms.unwrap_or(now_ms)),
-            first => timestamp.saturating_sub(first),
+            first if (0..=created_ms.saturating_add(FUTURE_MS_MAX)).contains(&first) => {
+                timestamp.saturating_sub(first)
+            }
+            _ => now_ms.saturating_sub(created_ms),
         };
         let entries_max = |bytes: usize| settings.index_bytes_max / bytes as u32;
         let size_max = u64::from(settings.segment_bytes_max.min(i32::MAX as u32));
@@ -97,7 +106,8 @@ impl Tail {
             || header.last_offset() - self.base_offset > i64::from(i32::MAX)
     }
 
-    /// Counts a batch in; adds what the indexes must say to `entries`. `timestamp` is its largest, as computed.
+    /// Counts a batch in; adds what the indexes must say to `entries`. `timestamp` is its largest, as computed; that
+    /// of a batch without records is no record's, and does not count.
     pub fn add(
         &mut self,
         header: &Header,
@@ -109,7 +119,7 @@ impl Tail {
             self.first_timestamp = timestamp;
         }
         let last_offset = header.last_offset();
-        if timestamp > self.max_timestamp {
+        if timestamp > self.max_timestamp && header.records_count > 0 {
             self.max_timestamp = timestamp;
             self.max_timestamp_offset = last_offset;
         }

@@ -6,7 +6,7 @@
 //!   write   name.tmp written, synced -> name renamed to name.previous -> name.tmp renamed to name -> directory synced
 //!   read    name, if it parses; else name.previous, if that does; else nothing
 //!
-//!   recovery-point-offset-checkpoint, log-start-offset-checkpoint      leader-epoch-checkpoint
+//!   recovery-point-, log-start-, cleaner-offset-checkpoint             leader-epoch-checkpoint
 //!     0                      the format's version                        0
 //!     2                      how many lines follow                       2
 //!     orders 0 4711          topic, partition, offset                    0 0        epoch, its first offset
@@ -120,6 +120,9 @@ pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 
 /// Kafka's file of log starts, in the data directory.
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
+
+/// Kafka's file of where each log's uncompacted part begins, in the data directory.
+pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 
 /// Reads an offset checkpoint; empty if there is none.
 pub fn read_offsets(path: &Path) -> Result<Offsets> {

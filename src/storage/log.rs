@@ -10,14 +10,18 @@
 //! 4. A roll seals the active segment (final time entry, index entries written) and leaves a producer snapshot at the
 //!    new one's base offset. Indexes are never in the acknowledgement's path ([`Log::take_hints`]).
 //!
-//! Reading on: [`facts`], what a log may be asked; [`start`], how its beginning moves; [`transactions`], what is open.
+//! Reading on: [`facts`], what a log may be asked; [`start`], how its beginning moves; [`swap`], how a rewrite takes
+//! its segments' place; [`transactions`], what is open.
 //!
 //! `set_len` and `remove_file` here: L10, a write that fails half way; and `set_len` to a sealed segment's own length,
 //! which gives back what was reserved.
 
 mod facts;
 mod start;
+mod swap;
 mod transactions;
+
+pub use swap::{Replaced, Rewrite};
 
 use super::active::Active;
 use super::append::Turn;
@@ -183,8 +187,8 @@ impl Log {
         self.dirty_directory |= self.snapshots.len() != found;
     }
 
-    /// Checks the batch's sequences, gives it its offsets and stages it. Nothing is written. `transaction` is that of a
-    /// transactional batch, or which a marker ends.
+    /// Checks the batch's sequences, gives it its offsets and stages it at broker time `now_ms`. Nothing is written.
+    /// `transaction` is that of a transactional batch, or which a marker ends.
     pub fn stage(
         &mut self,
         mut batch: Checked,
@@ -224,6 +228,7 @@ impl Log {
         let interval_bytes = self.settings.index_interval_bytes;
         turn.last_mut()
             .add(batch.head, batch.body, header, timestamp, interval_bytes);
+        turn.last_mut().tail.last_append_ms = Some(now_ms);
         let ended = self
             .producers
             .record(header, timestamp, marker, transaction);
@@ -330,15 +335,15 @@ impl Log {
     /// Seals the active segment, goes on in `segment`, and gives the sealed one.
     fn roll(&mut self, segment: Segment, file: Arc<File>, snapshot: &[u8]) -> Extent {
         let base_offset = segment.base_offset();
-        let hints = self.active.seal(&self.shared);
-        self.hints.extend(hints);
-        let sealed = std::mem::replace(&mut self.active, Active::empty(segment));
         if self.settings.preallocate
-            && let Some(file) = &sealed.file
-            && let Err(e) = file.set_len(u64::from(sealed.tail.bytes))
+            && let Some(file) = &self.active.file
+            && let Err(e) = file.set_len(u64::from(self.active.tail.bytes))
         {
             log::warn!("giving back a segment's reserved space: {e}");
         }
+        let hints = self.active.seal(&self.shared);
+        self.hints.extend(hints);
+        let sealed = std::mem::replace(&mut self.active, Active::empty(segment));
         self.hold(file);
         self.save_snapshot(base_offset, snapshot);
         if self.epochs_unsaved {

@@ -103,6 +103,24 @@ fn rolls_by_time_and_by_index_size() {
         log.write_staged().unwrap();
     }
     assert_eq!(rig.names(".log").len(), 1);
+    // A batch from the far future begins one segment, which then ages as it is kept.
+    let mut rig = Rig::new();
+    rig.settings.segment_ms = 1000;
+    let mut log = rig.create();
+    let future = 1 << 50;
+    for (now_ms, timestamp, segments) in [
+        (5000, 5000, 1),
+        (5500, future, 2),
+        (5500, 5500, 2),
+        (6000, future, 2),
+        (6500, 6500, 2),
+        (6501, 6501, 3),
+        (6502, 6502, 3),
+    ] {
+        log.stage(batch(1, 10, timestamp), None, 0, now_ms).unwrap();
+        log.write_staged().unwrap();
+        assert_eq!(rig.names(".log").len(), segments, "{now_ms} {timestamp}");
+    }
     let mut rig = Rig::small(1 << 30);
     rig.settings.index_bytes_max = 8 * 5;
     let mut log = rig.create();

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`segment`] (a file of batches, and what readers know of it), [`index`], [`log`] with
 //! `active` and `append` (the writer's hands), [`view`] and [`times`] (what readers search), [`producers`] and [`snapshot`],
-//! [`checkpoint`], [`descriptors`], [`trash`], and last [`recovery`] with `reopen`, `pass`, `scan` and `repair`.
+//! [`checkpoint`], [`descriptors`], [`retention`], [`trash`], [`compaction`], and last [`recovery`] with `reopen`,
+//! `replay`, `pass`, `scan` and `repair`.
 //!
 //! Invariants: only the writer thread holds a [`Log`]; readers hold immutable [`View`]s and never see a byte beyond
 //! the high watermark; a byte below the synced end is never cut; record bytes are never read to serve a fetch.
@@ -19,8 +20,9 @@
 //! | `leader-epoch-checkpoint`, `partition.metadata` | small state ([`checkpoint`]) | read |
 //! | `*.previous` | small state's previous generation | read if the newest is garbled |
 //! | `*.tmp` | small state that was never in place | removed |
-//! | `*.cleaned` | a rewrite that was never in place | removed |
-//! | `<base>.log.swap` | Kafka's rewrite, decided but not in place | put in place (L5) |
+//! | `*.cleaned` | a rewrite that was never decided | removed |
+//! | `<base>.log.swap` and its hints | a rewrite, decided but not in place | put in place of what it covers (L5) |
+//! | … at or behind a `<base>.log.cleaned` | Kafka's split, not decided as a whole | removed |
 //! | `*.deleted` | a removal that was decided | removed |
 //! | `*.torn` | what recovery cut from the tail (L2) | kept: evidence for people |
 //! | `*.quarantine` | rotten bytes that recovery took out | kept: evidence for people |
@@ -33,6 +35,7 @@ pub mod aborted;
 mod active;
 mod append;
 pub mod checkpoint;
+pub mod compaction;
 pub mod descriptors;
 pub mod index;
 pub mod log;
@@ -42,6 +45,8 @@ pub mod producers;
 pub mod recovery;
 mod reopen;
 mod repair;
+mod replay;
+pub mod retention;
 mod scan;
 pub mod segment;
 pub mod snapshot;
@@ -52,10 +57,11 @@ pub mod trash;
 pub mod view;
 
 pub use checkpoint::EpochStart;
-pub use log::{Log, Refused, Staged, SyncItem};
+pub use log::{Log, Refused, Replaced, Rewrite, Staged, SyncItem};
 pub use partition::{Partition, Snapshot, Status, Wake};
 pub use producers::ActiveProducer;
 pub use recovery::{Report, Start};
+pub use retention::LastToGo;
 pub use times::TimestampOffset;
 pub use trash::Trash;
 pub use view::{Hint, ReadError, View};
@@ -99,6 +105,8 @@ pub struct LogSettings {
     pub preallocate: bool,
     /// How long a removed segment's files are kept (`file.delete.delay.ms`).
     pub file_delete_delay: Duration,
+    /// Whether holes inside a segment are compaction's (`cleanup.policy`).
+    pub compacted: bool,
     /// Whether the high watermark is the synced end, or the appended one (promise P2).
     pub visible_when_synced: bool,
 }

@@ -113,7 +113,7 @@ impl<'p> Pass<'p> {
     /// Reads every segment; writes back and syncs what lies past the recovery point.
     pub fn read_all(&mut self) -> Result<()> {
         for at in 0..self.found.len() {
-            let Found { segment, bytes } = self.found[at].clone();
+            let Found { segment, bytes, .. } = self.found[at].clone();
             let file = self.place.file(&segment)?;
             let next = self.found.get(at + 1).map(|n| n.segment.base_offset());
             let bounds = Bounds {
@@ -139,6 +139,7 @@ impl<'p> Pass<'p> {
                 let tail = std::mem::replace(&mut self.tail, Tail::new(self.end));
                 let entries = &mut self.entries;
                 let active = self.place.rebuilt_whole(&segment, tail, entries, true);
+                active.stamp(self.place.shared);
                 self.closed.push(active.extent());
             }
         }
@@ -229,7 +230,10 @@ impl<'p> Pass<'p> {
         if !self.bad.is_empty() {
             return Ok(());
         }
-        if header.base_offset > expected {
+        let hole = expected..header.base_offset;
+        let is_lost = self.report.gaps.iter().any(|gap| gap.end == hole.end);
+        if !hole.is_empty() && (is_lost || !self.place.is_compactions(&hole, self.tail.base_offset))
+        {
             self.producers.open_gap();
         }
         let timestamp = largest_timestamp(file, position as u32, header, self.place.decoders)?;

@@ -54,6 +54,8 @@ pub struct Start<'a> {
     pub tear_bytes_max: u64,
     /// To open batches whose header does not tell their largest timestamp.
     pub decoders: &'a Decoders,
+    /// Broker time: no append was later, ms.
+    pub time_ms: i64,
 }
 
 /// What recovery found and did.
@@ -100,6 +102,7 @@ impl Log {
             shared,
             settings: &settings,
             decoders: start.decoders,
+            time_ms: start.time_ms,
         };
         let opened = match start.clean {
             true => reopen::clean(&place, start, &mut report)?,

@@ -1,27 +1,25 @@
 //! The opening of segments whose sizes are trusted: all of them after a clean stop, and those before the recovery
 //! point after any.
 //!
-//! Owns: the check of indexes against the log, their rebuilding from batch headers, and the reading of producer state.
+//! Owns: the check of indexes against the log, and their rebuilding from batch headers.
 //! No record is read, but for a batch whose header does not tell its largest timestamp.
 
-use super::aborted::{self, Aborted};
 use super::active::Active;
 use super::append::{Entries, Tail};
 use super::checkpoint;
 use super::descriptors::Kind;
 use super::index::{self, Entry, OffsetEntry, TimeEntry};
-use super::producers::Producers;
 use super::recovery::{Opened, Report, Start};
+use super::retention::last_append_ms;
 use super::segment::{Extent, Segment, header_at};
-use super::view::ReadError;
-use super::{LogSettings, Shared, repair, snapshot, times};
+use super::{LogSettings, Shared, repair, times};
 use crate::batch::marker::Marker;
 use crate::batch::{Header, records};
 use crate::compress::Decoders;
 use crate::error::{Context, Error, Result};
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,6 +33,8 @@ pub struct Place<'a> {
     pub settings: &'a LogSettings,
     /// Opens batches.
     pub decoders: &'a Decoders,
+    /// Broker time, ms.
+    pub time_ms: i64,
 }
 
 /// A segment file that is there.
@@ -44,6 +44,8 @@ pub struct Found {
     pub segment: Arc<Segment>,
     /// The file's length.
     pub bytes: u64,
+    /// The broker time of its last append, as far as the file tells, ms.
+    pub last_append_ms: i64,
 }
 
 /// What a directory holds.
@@ -68,25 +70,35 @@ impl Place<'_> {
         let mut found = Vec::new();
         let names = repair::tidy(&self.dir)?;
         for base_offset in names.bases {
-            let (segment, file) = Segment::open(&self.dir, base_offset)?;
+            let (segment, file) = Segment::open(&self.dir, base_offset, ".log")?;
             let path = segment.path(".log");
-            let bytes = file
+            let metadata = file
                 .metadata()
-                .context(|| format!("opening {}", path.display()))?
-                .len();
+                .context(|| format!("opening {}", path.display()))?;
+            let bytes = metadata.len();
             if bytes > i32::MAX as u64 {
                 let path = path.display();
                 return Err(Error::new(format!("{path}: a segment of {bytes} bytes")));
             }
             self.keep(&segment, file);
             let segment = Arc::new(segment);
-            found.push(Found { segment, bytes });
+            let modified_ms =
+                metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000;
+            found.push(Found {
+                segment,
+                bytes,
+                last_append_ms: last_append_ms(modified_ms, self.time_ms),
+            });
         }
         if found.is_empty() {
             let (segment, file) = repair::make(&self.dir, start.log_start.unwrap_or(0))?;
             self.keep(&segment, file);
             let segment = Arc::new(segment);
-            found.push(Found { segment, bytes: 0 });
+            found.push(Found {
+                segment,
+                bytes: 0,
+                last_append_ms: self.time_ms,
+            });
         }
         Ok(Files {
             segments: found,
@@ -108,7 +120,15 @@ impl Place<'_> {
     /// The extents of trusted segments, the last of which ends at `end`.
     pub fn closed(&self, found: &[Found], end: i64, report: &mut Report) -> Result<Vec<Extent>> {
         let mut closed = Vec::with_capacity(found.len());
-        for (i, Found { segment, bytes }) in found.iter().enumerate() {
+        for (
+            i,
+            Found {
+                segment,
+                bytes,
+                last_append_ms,
+            },
+        ) in found.iter().enumerate()
+        {
             let what = || format!("opening {}", segment.path(".log").display());
             let next = found.get(i + 1);
             let mut extent =
@@ -145,6 +165,7 @@ impl Place<'_> {
                     };
                 }
             }
+            extent.last_append_ms = Some(*last_append_ms);
             closed.push(extent);
         }
         Ok(closed)
@@ -222,7 +243,7 @@ impl Place<'_> {
         Ok(true)
     }
 
-    /// A segment whose indexes are made anew. A full disk must not keep a broker from starting: what cannot be
+    /// A segment whose indexes are made anew; its last append counts as now. A full disk must not keep a broker from starting: what cannot be
     /// written is not counted, and searches do without.
     pub fn rebuilt(
         &self,
@@ -234,6 +255,7 @@ impl Place<'_> {
         if sealed {
             tail.add_time(entries);
         }
+        tail.last_append_ms = Some(self.time_ms);
         let mut active = Active::new(segment.clone(), tail);
         active.pending = std::mem::take(entries);
         let mut rewrite = || -> io::Result<()> {
@@ -262,112 +284,6 @@ impl Place<'_> {
         active.adopt_aborted(&extent);
         active
     }
-
-    /// The producer state at `end`, which the extents lead up to: a snapshot, whose offset is given too, and the
-    /// batches since. A gap between them counts as it did when it was found (P5), and harmlessly so where compaction
-    /// left it. Transaction indexes that are missing are made on the way.
-    pub fn producers(
-        &self,
-        snapshots: &[i64],
-        extents: &mut [Extent],
-        end: i64,
-        report: &mut Report,
-    ) -> Result<(i64, Producers)> {
-        let lacking = self.count_aborted(extents)?;
-        let first = lacking.first().map(|&at| extents[at].base_offset());
-        let before = first.map_or(end, |first| first.min(end));
-        let limit = &self.shared.producers;
-        let (from, mut producers) = snapshot::load(&self.dir, snapshots, before, limit)?;
-        let mut expected = from;
-        for (at, extent) in extents.iter_mut().enumerate() {
-            let mut aborted = Vec::new();
-            if extent.bytes > 0 && extent.end_offset > from {
-                self.replay(
-                    extent,
-                    from..end,
-                    &mut expected,
-                    &mut producers,
-                    &mut aborted,
-                )?;
-            }
-            if lacking.contains(&at) {
-                report.indexes_rebuilt += 1;
-                self.write_aborted(extent, aborted);
-            }
-        }
-        if expected < end {
-            producers.open_gap();
-        }
-        Ok((from, producers))
-    }
-
-    /// Takes in the batches of a segment within `offsets`.
-    fn replay(
-        &self,
-        extent: &Extent,
-        offsets: Range<i64>,
-        expected: &mut i64,
-        producers: &mut Producers,
-        aborted: &mut Vec<Aborted>,
-    ) -> Result<()> {
-        let what = || format!("reading {}", extent.segment.path(".log").display());
-        let file = self.file(&extent.segment)?;
-        let mut position = match extent.floor(self.shared, &file, offsets.start) {
-            Err(ReadError::Io(e)) => return Err(e).context(what),
-            floor => floor.map_err(|e| Error::new(format!("{}: {e}", what())))?,
-        };
-        while position < extent.bytes {
-            let header = header_at(&file, position, extent.bytes).context(what)?;
-            let Some(header) = header else {
-                // Where a walk ends early, so does what is known.
-                log::error!("{}: bad at byte {position}", what());
-                break;
-            };
-            if offsets.contains(&header.base_offset) {
-                if header.base_offset > *expected {
-                    producers.open_gap();
-                }
-                let marker = marker(&file, position, &header).context(what)?;
-                let ended = producers.replay(&header, header.max_timestamp, marker);
-                aborted.extend(ended.as_ref().and_then(Aborted::of));
-                *expected = header.last_offset() + 1;
-            }
-            position += header.total_bytes() as u32;
-        }
-        Ok(())
-    }
-
-    /// Counts the entries of the transaction indexes; gives the segments that have none that can be believed.
-    fn count_aborted(&self, extents: &mut [Extent]) -> Result<Vec<usize>> {
-        let mut lacking = Vec::new();
-        for (at, extent) in extents.iter_mut().enumerate() {
-            let path = extent.segment.path(".txnindex");
-            let count = aborted::count(extent, self.shared);
-            match count.context(|| format!("reading {}", path.display()))? {
-                Some(count) => extent.aborted_count = count,
-                None => lacking.push(at),
-            }
-        }
-        Ok(lacking)
-    }
-
-    /// Makes a transaction index. A full disk must not keep a broker from starting: then it stays in memory.
-    fn write_aborted(&self, extent: &mut Extent, entries: Vec<Aborted>) {
-        let segment = &extent.segment;
-        let write = || -> io::Result<()> {
-            let file = segment.index(self.shared, Kind::TransactionIndex)?;
-            index::trim::<Aborted>(&file, 0)?;
-            index::write(&file, 0, &entries)
-        };
-        match write() {
-            Ok(()) => extent.aborted_count = entries.len() as u32,
-            Err(e) => {
-                log::warn!("rebuilding {}: {e}", segment.path(".txnindex").display());
-                segment.discard_indexes(self.shared, &[Kind::TransactionIndex]);
-                extent.aborted = entries.into();
-            }
-        }
-    }
 }
 
 /// Opens a log after a clean stop; nothing if it is not as a clean stop leaves it.
@@ -380,14 +296,14 @@ pub(super) fn clean(
         mut segments,
         snapshots,
     } = place.find(start)?;
-    let Found { segment, bytes } = segments.pop().expect("there is at least one segment");
-    let mut closed = place.closed(&segments, segment.base_offset(), report)?;
-    let Some(mut active) = active(place, &segment, bytes, report)
-        .context(|| format!("opening {}", segment.path(".log").display()))?
-    else {
+    let last = segments.pop().expect("there is at least one segment");
+    let mut closed = place.closed(&segments, last.segment.base_offset(), report)?;
+    let path = last.segment.path(".log");
+    let active = active(place, &last, report).context(|| format!("opening {}", path.display()))?;
+    let Some(mut active) = active else {
         log::warn!(
             "{}: not as a clean stop leaves it; it is read in full",
-            segment.path(".log").display()
+            path.display()
         );
         return Ok(None);
     };
@@ -413,15 +329,11 @@ pub(super) fn clean(
 }
 
 /// The last segment, if its batches end where the file does.
-fn active(
-    place: &Place<'_>,
-    segment: &Arc<Segment>,
-    bytes: u64,
-    report: &mut Report,
-) -> io::Result<Option<Active>> {
+fn active(place: &Place<'_>, found: &Found, report: &mut Report) -> io::Result<Option<Active>> {
+    let segment = &found.segment;
     let file = segment.log(place.shared).map_err(io::Error::other)?;
     let mut whole = Active::new(segment.clone(), Tail::new(segment.base_offset())).extent();
-    whole.bytes = bytes as u32;
+    whole.bytes = found.bytes as u32;
     whole.end_offset = i64::MAX;
     let mut tail = Tail::new(segment.base_offset());
     let mut entries = Entries::default();
@@ -447,6 +359,7 @@ fn active(
             place.rebuilt(segment, tail, &mut entries, false)
         }
     };
+    active.tail.last_append_ms = Some(found.last_append_ms);
     if let Err(e) = active.flush_indexes(place.shared) {
         log::warn!("writing {}: {e}", segment.path(".index").display());
     }

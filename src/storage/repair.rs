@@ -48,11 +48,17 @@ pub fn tidy(dir: &Path) -> Result<Names> {
         offsets.sort_unstable();
         offsets
     };
-    let (mut bases, swaps, snapshots) = (named(".log"), named(".log.swap"), named(".snapshot"));
-    for base in &swaps {
-        finish_swap(dir, *base)?;
+    let (mut bases, mut swaps, snapshots) = (named(".log"), named(".log.swap"), named(".snapshot"));
+    // Kafka splits a segment into several, the last one's name first: while one of them is not decided, none is.
+    if let Some(undecided) = named(".log.cleaned").first() {
+        swaps.retain(|base| base < undecided);
     }
     if !swaps.is_empty() {
+        // A name that a crash of the broker alone left may not be on the disk yet, and what follows relies on it.
+        sys::sync_dir(dir).context(what)?;
+        for base in &swaps {
+            finish_swap(dir, *base)?;
+        }
         bases.extend(swaps);
         bases.retain(|&base| segment::path(dir, base, ".log").exists());
         bases.sort_unstable();
@@ -85,13 +91,15 @@ fn remove(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// L5: Kafka's `.swap` replaces the segments whose offsets it covers; it was complete when it got that name.
+/// L5: a `.swap` replaces the segments whose offsets it covers; it was complete when it got that name. Where the disk
+/// has garbled it since, the segments that it replaces count, if they are there: the one of its name went first.
 fn finish_swap(dir: &Path, base: i64) -> Result<()> {
     let swap = segment::path(dir, base, ".log.swap");
     let what = || format!("putting {} in place", swap.display());
-    let Some(end) = end_of_batches(&swap).context(what)? else {
+    let (end, whole) = end_of_batches(&swap, base).context(what)?;
+    if !whole && segment::path(dir, base, ".log").exists() {
         return rename(&swap, &unused(dir, base, "swap", "quarantine"));
-    };
+    }
     for entry in fs::read_dir(dir).context(what)? {
         let name = entry.context(what)?.file_name();
         if offset_in_name(&name, ".log").is_some_and(|old| old > base && old < end) {
@@ -99,27 +107,31 @@ fn finish_swap(dir: &Path, base: i64) -> Result<()> {
         }
     }
     for hint in HINTS {
-        remove(&segment::path(dir, base, hint))?;
+        let hint = |suffix: &str| segment::path(dir, base, &format!("{hint}{suffix}"));
+        match hint(".swap").exists() {
+            true => rename(&hint(".swap"), &hint(""))?,
+            false => remove(&hint(""))?,
+        }
     }
+    // Nothing that was replaced may come back beside it.
+    sys::sync_dir(dir).context(what)?;
     rename(&swap, &segment::path(dir, base, ".log"))?;
     sys::sync_dir(dir).context(what)
 }
 
-/// The offset after a file's last batch, if batches are all that it holds.
-fn end_of_batches(path: &Path) -> io::Result<Option<i64>> {
+/// The offset after a file's last batch, and whether batches are all that it holds, at least one.
+fn end_of_batches(path: &Path, base: i64) -> io::Result<(i64, bool)> {
     let file = File::open(path)?;
-    let Ok(size) = u32::try_from(file.metadata()?.len()) else {
-        return Ok(None);
-    };
-    let (mut position, mut end) = (0, None);
+    let size = u32::try_from(file.metadata()?.len()).unwrap_or(0);
+    let (mut position, mut end) = (0, base);
     while position < size {
         let Some(header) = header_at(&file, position, size)? else {
-            return Ok(None);
+            return Ok((end, false));
         };
         position += header.total_bytes() as u32;
-        end = Some(header.last_offset() + 1);
+        end = header.last_offset() + 1;
     }
-    Ok(end)
+    Ok((end, size > 0))
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {

@@ -31,6 +31,9 @@ fn id_of(file: &File) -> io::Result<(u64, u64)> {
 /// A segment's files beside its `.log`, which are nothing without it.
 pub const HINTS: [&str; 3] = [".index", ".timeindex", ".txnindex"];
 
+/// The suffix of a removed segment's files until they are unlinked.
+pub const DELETED: &str = ".deleted";
+
 /// The path of a segment's file; `extension` with its dot.
 pub fn path(dir: &Path, base_offset: i64, extension: &str) -> PathBuf {
     dir.join(format!("{base_offset:020}{extension}"))
@@ -51,6 +54,8 @@ pub struct Segment {
     base_offset: i64,
     /// Device and inode.
     file_id: (u64, u64),
+    /// Its files have the names of removed ones.
+    aside: AtomicBool,
     /// Its files are not opened any more.
     retired: AtomicBool,
 }
@@ -58,17 +63,22 @@ pub struct Segment {
 impl Segment {
     /// Makes an empty segment; its directory entry is not synced yet.
     pub fn create(dir: &Arc<Path>, base_offset: i64) -> Result<(Segment, File)> {
-        Segment::at(dir, base_offset, true)
+        Segment::at(dir, base_offset, ".log", true)
     }
 
-    /// Opens a segment that exists.
-    pub fn open(dir: &Arc<Path>, base_offset: i64) -> Result<(Segment, File)> {
-        Segment::at(dir, base_offset, false)
+    /// Opens a segment that exists under this extension; `.log` is where it is looked for later.
+    pub fn open(dir: &Arc<Path>, base_offset: i64, extension: &str) -> Result<(Segment, File)> {
+        Segment::at(dir, base_offset, extension, false)
     }
 
-    fn at(dir: &Arc<Path>, base_offset: i64, create: bool) -> Result<(Segment, File)> {
+    fn at(
+        dir: &Arc<Path>,
+        base_offset: i64,
+        extension: &str,
+        create: bool,
+    ) -> Result<(Segment, File)> {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
-        let path = path(dir, base_offset, ".log");
+        let path = path(dir, base_offset, extension);
         let open = || -> io::Result<(File, (u64, u64))> {
             let file = OpenOptions::new()
                 .read(true)
@@ -84,6 +94,7 @@ impl Segment {
             dir: dir.clone(),
             base_offset,
             file_id,
+            aside: AtomicBool::new(false),
             retired: AtomicBool::new(false),
         };
         Ok((segment, file))
@@ -96,6 +107,7 @@ impl Segment {
             dir: Path::new("").into(),
             base_offset: 0,
             file_id: (0, 0),
+            aside: AtomicBool::new(false),
             retired: AtomicBool::new(true),
         }
     }
@@ -118,16 +130,30 @@ impl Segment {
     /// Its batches, through the descriptor cache.
     pub fn log(&self, shared: &Shared) -> Result<Arc<File>, ReadError> {
         let open = || {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(self.path(".log"))?;
+            let file = self.open_file(".log", OpenOptions::new().read(true).write(true))?;
             match id_of(&file)? == self.file_id {
                 true => Ok(file),
                 false => Err(ErrorKind::NotFound.into()),
             }
         };
         Ok(self.cached(shared, Kind::Log, open)?)
+    }
+
+    /// Opens one of its files. Compaction puts a segment's files aside, and others in their place, before it publishes
+    /// a view without the segment: until then they are looked for there.
+    fn open_file(&self, extension: &str, options: &OpenOptions) -> io::Result<File> {
+        let opened = options.open(self.path(extension));
+        let is_gone = matches!(&opened, Err(e) if e.kind() == ErrorKind::NotFound);
+        // Asked after the opening: what has the name by then may be another segment's.
+        match is_gone || self.aside.load(Ordering::SeqCst) {
+            true => options.open(self.path(&format!("{extension}{DELETED}"))),
+            false => opened,
+        }
+    }
+
+    /// All of its files have been renamed to [`DELETED`] ones; only now may others take their names.
+    pub fn set_aside(&self) {
+        self.aside.store(true, Ordering::SeqCst);
     }
 
     /// One of its indexes, through the descriptor cache; made if it is not there. For the log's owner.
@@ -144,30 +170,19 @@ impl Segment {
     }
 
     fn open_index(&self, shared: &Shared, kind: Kind, create: bool) -> io::Result<Arc<File>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(create);
         self.cached(shared, kind, || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(create)
-                .truncate(false)
-                .open(self.index_path(kind))
+            self.open_file(index_extension(kind), &options)
         })
     }
 
     /// Removes indexes, which the next start makes anew.
     pub fn discard_indexes(&self, shared: &Shared, kinds: &[Kind]) {
         for kind in kinds {
-            index::remove(&self.index_path(*kind));
+            index::remove(&self.path(index_extension(*kind)));
         }
         shared.descriptors.forget(self.serial);
-    }
-
-    fn index_path(&self, kind: Kind) -> PathBuf {
-        self.path(match kind {
-            Kind::TimeIndex => ".timeindex",
-            Kind::TransactionIndex => ".txnindex",
-            Kind::Index | Kind::Log => ".index",
-        })
     }
 
     fn cached(
@@ -190,6 +205,14 @@ impl Segment {
     pub fn retire(&self, shared: &Shared) {
         self.retired.store(true, Ordering::SeqCst);
         shared.descriptors.forget(self.serial);
+    }
+}
+
+fn index_extension(kind: Kind) -> &'static str {
+    match kind {
+        Kind::TimeIndex => ".timeindex",
+        Kind::TransactionIndex => ".txnindex",
+        Kind::Index | Kind::Log => ".index",
     }
 }
 
@@ -216,6 +239,8 @@ pub struct Extent {
     pub aborted_count: u32,
     /// The entries after those.
     pub aborted: Arc<[Aborted]>,
+    /// The broker time of the last append, ms; `None` if there was none.
+    pub last_append_ms: Option<i64>,
 }
 
 impl Extent {

@@ -8,17 +8,23 @@ use crate::batch::check::Checked;
 use crate::batch::marker::Marker;
 use crate::batch::{HEADER_BYTES, Header, TRANSACTIONAL, check_stored};
 use crate::budget::Budget;
+use crate::clock::CLOCK_FLOOR_MS;
 use crate::compress::Decoders;
 use crate::sys;
+use crate::txn::Serial;
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
 pub const T: u64 = 1 << 20;
+
+/// Broker time when a log is opened.
+pub const TIME_MS: i64 = CLOCK_FLOOR_MS + 1_000_000_000;
 
 pub struct Rig {
     pub dir: TempDir,
@@ -39,6 +45,7 @@ impl Rig {
                 index_interval_bytes: 4096,
                 preallocate: false,
                 file_delete_delay: Duration::ZERO,
+                compacted: false,
                 visible_when_synced: true,
             },
             decoders: Decoders::new(Budget::new(64 << 20), 8 << 20),
@@ -72,6 +79,7 @@ impl Rig {
             log_start: None,
             tear_bytes_max: T,
             decoders: &self.decoders,
+            time_ms: TIME_MS,
         }
     }
 
@@ -165,7 +173,11 @@ pub fn base_of(staged: Staged) -> i64 {
 
 /// Appends one batch in a turn of its own; returns its base offset.
 pub fn append(log: &mut Log, batch: Checked) -> i64 {
-    let base = base_of(log.stage(batch, None, 0, 1000).unwrap());
+    // Each a later transaction's than the one before it: none comes too late.
+    static SERIALS: AtomicU64 = AtomicU64::new(1);
+    let serial = Serial(SERIALS.fetch_add(1, Ordering::Relaxed));
+    let transaction = batch.header.is_transactional().then_some(serial);
+    let base = base_of(log.stage(batch, transaction, 0, 1000).unwrap());
     log.write_staged().unwrap();
     base
 }

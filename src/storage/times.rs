@@ -10,7 +10,7 @@ use super::descriptors::Kind;
 use super::index::{self, TimeEntry};
 use super::segment::Extent;
 use super::view::{Hint, Place, ReadError, View};
-use crate::batch::{HEADER_BYTES, Header, records};
+use crate::batch::{HEADER_BYTES, Header, NO_TIMESTAMP, records};
 use crate::compress::{Decoders, Failure};
 use crate::sys;
 use std::fs::File;
@@ -129,8 +129,14 @@ impl View {
         extent.walk(&file, from, |h| {
             let visible =
                 h.last_offset() >= self.log_start && h.last_offset() < self.high_watermark;
-            if visible && h.max_timestamp.max(h.base_timestamp) > best.0 {
-                best = (h.max_timestamp.max(h.base_timestamp), h.last_offset());
+            // A base that is a delete horizon is no record's time.
+            let base = match h.delete_horizon_ms() {
+                None => h.base_timestamp,
+                Some(_) => NO_TIMESTAMP,
+            };
+            let timestamp = h.max_timestamp.max(base);
+            if visible && h.records_count > 0 && timestamp > best.0 {
+                best = (timestamp, h.last_offset());
             }
             false
         })?;

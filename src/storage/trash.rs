@@ -4,13 +4,13 @@
 //! one, since the segment is retired first. A name that a power cut brings back lies below the log start, and a
 //! `.deleted` one that a stop left is removed: both by the next start.
 //!
-//! `rename` and `remove_file` here: L3 (retention), L4 (DeleteRecords).
+//! `rename` and `remove_file` here: L3 (retention), L4 (DeleteRecords), L5 (compaction).
 
 use super::Shared;
-use super::segment::{HINTS, Segment};
+use super::segment::{DELETED, HINTS, Segment};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,24 +25,19 @@ impl Trash {
     /// Renames a segment's files, which are unlinked after `delay`. No published view may show the segment any more.
     pub fn add(&mut self, segment: &Segment, shared: &Shared, delay: Duration) {
         segment.retire(shared);
-        let rename = |extension: &str| {
-            let path = segment.path(extension);
-            let target = segment.path(&format!("{extension}.deleted"));
-            match fs::rename(&path, &target) {
-                Ok(()) => return Some(target),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => log::warn!("removing {}: {e}; the next start does it", path.display()),
-            }
-            None
-        };
-        let renamed: Vec<PathBuf> = [".log"]
-            .into_iter()
-            .chain(HINTS)
-            .filter_map(rename)
-            .collect();
+        let renamed = put_aside(segment).unwrap_or_else(|e| {
+            let path = segment.path(".log");
+            log::warn!("removing {}: {e}; the next start does it", path.display());
+            Vec::new()
+        });
+        self.unlink_after(renamed, delay);
+    }
+
+    /// Unlinks files that were put aside, after `delay`.
+    pub fn unlink_after(&mut self, files: Vec<PathBuf>, delay: Duration) {
         // A delay beyond what a clock can tell is longer than any process lives.
         if let Some(at) = Instant::now().checked_add(delay) {
-            self.waiting.entry(at).or_default().extend(renamed);
+            self.waiting.entry(at).or_default().extend(files);
         }
     }
 
@@ -68,6 +63,22 @@ impl Trash {
             log::warn!("no thread to remove deleted segments: {e}; the next start does it");
         }
     }
+}
+
+/// Renames a segment's files to `.deleted`, the `.log` first; gives their new names. Readers find them by those until
+/// the segment is retired.
+pub fn put_aside(segment: &Segment) -> io::Result<Vec<PathBuf>> {
+    let mut renamed = Vec::new();
+    for extension in [".log"].into_iter().chain(HINTS) {
+        let target = segment.path(&format!("{extension}{DELETED}"));
+        match fs::rename(segment.path(extension), &target) {
+            Ok(()) => renamed.push(target),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    segment.set_aside();
+    Ok(renamed)
 }
 
 /// A file that is gone went with its topic.

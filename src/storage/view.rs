@@ -269,6 +269,11 @@ impl View {
             .saturating_sub(1)
     }
 
+    /// The sealed segments, ascending.
+    pub fn sealed(&self) -> &[Extent] {
+        &self.closed
+    }
+
     /// The bytes of all batches that the segments hold, those below the log start included.
     pub fn total_bytes(&self) -> u64 {
         let extents = self.closed.iter().chain([&self.active]);

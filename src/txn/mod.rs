@@ -6,7 +6,6 @@
 //! A transaction is known in two places. The coordinator, on the control thread, knows its state and its partitions.
 //! The writer knows, by log, which producer has an open one there, and where it begins. [`Open`] is what the threads
 //! that take batches may know of the former, and [`Serial`] is how the latter tells a batch that comes too late.
-
 //!
 //! Invariants of the coordinator: a step counts only once its record is synced, and one whose record is refused never
 //! was; an end is decided by its record, before the first marker is written, and done once the last one is, so that a

@@ -10,10 +10,12 @@ use crate::control;
 use crate::error::ErrorCode;
 use crate::lock::{Mutex, Rank};
 use crate::server::waiting::{Inbox, Outcome, Ticket};
-use crate::storage::{Log, LogSettings, Partition, Refused, Wake};
+use crate::storage::compaction::LastOfProducer;
+use crate::storage::{LastToGo, Log, LogSettings, Partition, Refused, Rewrite, Wake};
 use crate::txn::Serial;
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Condvar};
+use std::sync::{Arc, Condvar, mpsc};
 use std::time::{Duration, Instant};
 
 /// When an append is answered (Kafka's `acks`).
@@ -142,6 +144,15 @@ impl Completion {
     }
 }
 
+/// How a log start rises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewStart {
+    /// To an offset, as DeleteRecords says; -1 is the high watermark.
+    At(i64),
+    /// Behind a segment, if that is still as the cleaner saw it: retention.
+    Behind(LastToGo),
+}
+
 /// What the writer is asked to do.
 pub enum Job {
     /// Append a batch.
@@ -171,17 +182,38 @@ pub enum Job {
         /// Whom to tell.
         mailbox: Arc<control::Mailbox>,
     },
-    /// Serve nothing below these offsets any more; then tell control, which makes it durable.
+    /// Say what log starts would rise to, and tell control, which makes them durable.
     RaiseStarts {
-        /// Each partition, and its new log start; -1 is the high watermark.
-        starts: Vec<(Arc<Partition>, i64)>,
+        /// Each partition, and how its log start rises.
+        starts: Vec<(Arc<Partition>, NewStart)>,
         /// Whom to tell.
         mailbox: Arc<control::Mailbox>,
-        /// Whom control answers.
-        reply: control::Reply,
+        /// Whom to answer in the end; nobody waits for retention.
+        reply: Option<control::Reply>,
     },
-    /// The log starts of these partitions are durable: remove the segments that lie below.
-    RemovePassed(Vec<Arc<Partition>>),
+    /// These log starts are durable: serve nothing below, and remove the segments that lie there.
+    RemovePassed {
+        /// Each partition, and its log start.
+        starts: Vec<(Arc<Partition>, i64)>,
+        /// What to answer then, if somebody waits.
+        answer: Option<(control::Reply, Vec<Result<i64, ErrorCode>>)>,
+    },
+    /// Put a rewrite in the place of the segments that it was made from, and answer; a refusal is no answer.
+    Swap {
+        /// Whose log.
+        partition: Arc<Partition>,
+        /// The rewrite.
+        rewrite: Box<Rewrite>,
+        /// Told once it is in place.
+        answer: mpsc::Sender<()>,
+    },
+    /// Tell what of each producer must outlive compaction; no answer if there is no such log.
+    ListLast {
+        /// Whose log.
+        partition: Arc<Partition>,
+        /// Told, by producer id.
+        answer: mpsc::Sender<HashMap<i64, LastOfProducer>>,
+    },
     /// Tell which producers are known.
     ListProducers {
         /// In which partitions.

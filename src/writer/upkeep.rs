@@ -1,44 +1,132 @@
-//! What the writer does between turns: late syncs, changed settings, recovery points, log starts, and the close.
+//! What the writer does between turns: late syncs, changed settings, recovery points, log starts, compaction's swap,
+//! and the close.
 //!
 //! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
 //! snapshots beside it, are synced; an idle writer neither writes nor wakes, but for a look at idle producers while there are any.
 
-use super::{CHECKPOINT_INTERVAL, FlushPolicy, Held, Writer};
+use super::{CHECKPOINT_INTERVAL, Held, NewStart, Writer};
+use crate::control::PlannedStarts;
 use crate::error::{Error, ErrorCode, Result};
-use crate::storage::{LogSettings, Partition, Status};
-use std::sync::Arc;
+use crate::storage::compaction::LastOfProducer;
+use crate::storage::{LogSettings, Partition, Replaced, Rewrite, Status};
+use std::collections::HashMap;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+/// When a topic's log is synced (Kafka's `flush.messages` and `flush.ms`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushPolicy {
+    /// Sync once this many messages are unsynced; 1 is every turn.
+    pub messages: u64,
+    /// Sync once the oldest unsynced message is this old.
+    pub after: Option<Duration>,
+}
+
+impl FlushPolicy {
+    /// Every turn: the default, and the rule for internal topics.
+    pub const EVERY_TURN: FlushPolicy = FlushPolicy {
+        messages: 1,
+        after: None,
+    };
+
+    /// Whether a consumer may see only what is synced (promise P2).
+    pub fn every_turn(self) -> bool {
+        self.messages <= 1
+    }
+}
 
 /// Sealed files that wait for their sync keep descriptors open; this many are synced at once.
 const HINTS_MAX: usize = 64;
 
 impl Writer {
-    /// DeleteRecords (L4): what lies below `offset` is not served from here on. Its bytes stay until the new log start
-    /// is durable: [`Writer::remove_passed`].
-    pub(super) fn raise_start(
-        &mut self,
-        partition: &Partition,
-        offset: i64,
-    ) -> Result<i64, ErrorCode> {
-        let held = self.held.get_mut(&partition.serial);
-        let held = held.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-        let start = held.log.raise_start(offset)?;
-        partition.publish(held.log.view());
-        Ok(start)
+    /// What log starts DeleteRecords (L4) and retention (L3) come to. They rise once they are durable, in
+    /// [`Writer::remove_passed`]: so none that was told falls at a crash.
+    pub(super) fn plan_starts(&mut self, starts: Vec<(Arc<Partition>, NewStart)>) -> PlannedStarts {
+        let time_ms = self.clock.now().time_ms;
+        let mut planned = Vec::with_capacity(starts.len());
+        let mut rolled = Vec::new();
+        for (partition, new_start) in starts {
+            let start = match self.held.get_mut(&partition.serial) {
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+                Some(held) => match new_start {
+                    NewStart::At(offset) => held.log.raised_start(offset),
+                    NewStart::Behind(last) => {
+                        rolled.push(partition.serial);
+                        held.log.pass_segments(last, time_ms)
+                    }
+                },
+            };
+            planned.push((partition, start));
+        }
+        // All at once: on a quiet broker many a log's last segment grows old at the same time.
+        self.sync(rolled);
+        planned
     }
 
-    /// Removes the segments below a log's start, once no published view shows them.
-    pub(super) fn remove_passed(&mut self, serial: u64) {
+    /// Raises the log start, which is durable, and removes the segments below it once no published view shows them.
+    pub(super) fn remove_passed(&mut self, serial: u64, start: i64) {
         let Some(held) = self.held.get_mut(&serial) else {
             return;
         };
+        if let Err(code) = held.log.raise_start(start) {
+            let (topic, index) = (&held.partition.topic, held.partition.index);
+            return log::error!("{topic}-{index}: nothing is removed: {}", code.name());
+        }
         let passed = held.log.take_passed();
-        if !passed.is_empty() {
-            held.partition.publish(held.log.view());
-            let delay = held.log.file_delete_delay();
-            for segment in passed {
-                self.trash.add(&segment, held.log.shared(), delay);
+        held.partition.publish(held.log.view());
+        let delay = held.log.file_delete_delay();
+        for segment in passed {
+            self.trash.add(&segment, held.log.shared(), delay);
+        }
+    }
+
+    /// Lets go of a deleted topic's log.
+    pub(super) fn drop_log(&mut self, partition: &Partition) {
+        partition.set_status(Status::Deleted);
+        self.ready.retain(|serial| *serial != partition.serial);
+        self.lagging.remove(&partition.serial);
+        if let Some(held) = self.held.remove(&partition.serial) {
+            held.log.forget();
+            for append in held.waiting {
+                append
+                    .completion
+                    .refused(&mut self.pace, ErrorCode::UnknownTopicOrPartition.into());
             }
+        }
+    }
+
+    /// Puts a rewrite in place (L5), and says so: nobody waits any more if the cleaner was told to end.
+    pub(super) fn swap(&mut self, serial: u64, rewrite: &Rewrite, answer: &mpsc::Sender<()>) {
+        let Some(held) = self.held.get_mut(&serial) else {
+            return rewrite.discard();
+        };
+        match held.log.swap(rewrite) {
+            Ok(Replaced { segments, files }) => {
+                held.partition.publish(held.log.view());
+                for segment in segments {
+                    segment.retire(held.log.shared());
+                }
+                self.trash.unlink_after(files, held.log.file_delete_delay());
+                self.hints.extend(held.log.take_hints());
+                let _ = answer.send(());
+            }
+            Err(error) => {
+                log::warn!("{}: not compacted: {error}", held.partition.dir.display());
+                if held.log.is_offline() {
+                    held.partition.set_status(Status::Offline);
+                }
+            }
+        }
+    }
+
+    /// Tells what of each producer must outlive compaction.
+    pub(super) fn list_last(
+        &self,
+        serial: u64,
+        answer: &mpsc::Sender<HashMap<i64, LastOfProducer>>,
+    ) {
+        if let Some(held) = self.held.get(&serial) {
+            let _ = answer.send(held.log.last_of_producers());
         }
     }
 
@@ -78,6 +166,9 @@ impl Writer {
         };
         held.flush = flush;
         held.log.set_settings(settings);
+        if held.log.is_compacted() {
+            self.cleaner.ring();
+        }
         self.publish(serial);
     }
 
@@ -92,21 +183,6 @@ impl Writer {
             }
         };
         self.held.values().map(point).collect()
-    }
-
-    /// Lets go of a deleted partition's log.
-    pub(super) fn drop_log(&mut self, partition: &Partition) {
-        partition.set_status(Status::Deleted);
-        self.ready.retain(|serial| *serial != partition.serial);
-        self.lagging.remove(&partition.serial);
-        if let Some(held) = self.held.remove(&partition.serial) {
-            held.log.forget();
-            for append in held.waiting {
-                append
-                    .completion
-                    .refused(&mut self.pace, ErrorCode::UnknownTopicOrPartition.into());
-            }
-        }
     }
 
     /// Sees to it that idle producers of a log are looked for.

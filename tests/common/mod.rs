@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod codecs;
+pub mod keyed;
 pub mod producer;
 pub mod settings;
 

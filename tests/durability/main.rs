@@ -4,6 +4,7 @@
 mod clean_stop;
 #[path = "../common/mod.rs"]
 mod common;
+mod compaction;
 mod damage;
 mod failed_sync;
 mod flush_settings;
@@ -13,6 +14,7 @@ mod lost_state;
 mod power;
 #[path = "../support/power_cut.rs"]
 mod power_cut;
+mod retention;
 mod sacred_bytes;
 mod scene;
 #[allow(dead_code)] // the benches use the rest of it

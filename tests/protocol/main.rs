@@ -5,6 +5,7 @@ mod common;
 
 mod admin;
 mod admin_cluster;
+mod compaction;
 mod consumer_groups;
 mod delete_records;
 mod delete_topics;
@@ -20,6 +21,7 @@ mod offsets;
 mod pipelining;
 mod produce;
 mod quotas;
+mod retention;
 mod settings;
 mod settings_in_force;
 mod settings_refused;

@@ -16,7 +16,7 @@ use ottla::group::records::{OffsetCommitValue, Record};
 use ottla::wire::Uuid;
 
 /// A commit by hand, outside of any generation, of partition 0.
-fn commit(group: &str, topic: &str, offset: i64, metadata: &str) -> OffsetCommitRequest {
+pub fn commit(group: &str, topic: &str, offset: i64, metadata: &str) -> OffsetCommitRequest {
     OffsetCommitRequest {
         group_id: group.into(),
         topics: vec![OffsetCommitRequestTopic {
@@ -33,7 +33,7 @@ fn commit(group: &str, topic: &str, offset: i64, metadata: &str) -> OffsetCommit
 }
 
 /// Commits, and gives the code of the one partition.
-fn committed(client: &mut Client, version: i16, request: &OffsetCommitRequest) -> i16 {
+pub fn committed(client: &mut Client, version: i16, request: &OffsetCommitRequest) -> i16 {
     let answer: OffsetCommitResponse = client.call(version, request);
     assert_eq!(answer.topics.len(), 1, "{answer:?}");
     answer.topics[0].partitions[0].error_code

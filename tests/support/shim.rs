@@ -12,10 +12,12 @@ use std::time::Duration;
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/slow_sync.c");
 
 /// Words of 64 bits in the shared page, in the order of `struct control`.
-const WORDS: usize = 8;
+const WORDS: usize = 10;
 const WORD_SYNC_DELAY_US: usize = 5;
 const WORD_FAIL_SYNC: usize = 6;
 const WORD_ROOM: usize = 7;
+const WORD_WALL_MS: usize = 8;
+const WORD_BOOT_MS: usize = 9;
 
 /// One preloaded library with its control page, for any number of runs of a program one after another.
 pub struct Shim {
@@ -105,6 +107,12 @@ impl Shim {
     /// Fills the disk after this many more bytes (`None`: it has room). Needs [`Shim::attach_recording`].
     pub fn set_room(&self, bytes: Option<u64>) -> io::Result<()> {
         self.set(WORD_ROOM, bytes.map_or(0, |b| b + 1))
+    }
+
+    /// Sets CLOCK_REALTIME and CLOCK_BOOTTIME ahead by so many ms; a negative number sets it back.
+    pub fn set_clocks(&self, wall_ms: i64, boot_ms: i64) -> io::Result<()> {
+        self.set(WORD_WALL_MS, wall_ms as u64)?;
+        self.set(WORD_BOOT_MS, boot_ms as u64)
     }
 
     /// What was counted so far.

@@ -1,6 +1,6 @@
 /*
  * A preloaded library (LD_PRELOAD) between a program and its disk. It counts syncs, makes them slower, lets chosen
- * ones fail, fills the disk, and writes down everything that a power cut could undo.
+ * ones fail, fills the disk, moves its clocks, and writes down everything that a power cut could undo.
  *
  *   cc -shared -fPIC -O2 -o slow_sync.so slow_sync.c
  *
@@ -62,6 +62,8 @@ struct control {
     _Atomic uint64_t sync_delay_us;
     _Atomic uint64_t fail_sync;     /* N: the Nth sync under DIR from now on fails with EIO; 0: none */
     _Atomic uint64_t room;          /* N: when files under DIR have grown by N - 1 more bytes the disk is full; 0: never */
+    _Atomic int64_t wall_ms;        /* CLOCK_REALTIME is ahead by so much */
+    _Atomic int64_t boot_ms;        /* ditto CLOCK_BOOTTIME; never CLOCK_MONOTONIC, which threads wait by */
 };
 
 /* Slices a watched write takes at most: a short write is legal, and threads' stacks may be small. */
@@ -98,6 +100,17 @@ __attribute__((constructor)) static void start(void) {
     }
     directory = getenv("OTTLA_SHIM_DIR");
     if (directory) directory_len = strlen(directory);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = syscall(SYS_clock_gettime, clock, now);
+    int64_t ahead_ms = clock == CLOCK_REALTIME ? control->wall_ms : clock == CLOCK_BOOTTIME ? control->boot_ms : 0;
+    if (result == 0 && ahead_ms != 0) {
+        int64_t ms = now->tv_sec * 1000 + now->tv_nsec / 1000000 + ahead_ms;
+        now->tv_nsec = now->tv_nsec % 1000000 + ms % 1000 * 1000000;
+        now->tv_sec = ms / 1000;
+    }
+    return result;
 }
 
 static int watched(const char *path) {

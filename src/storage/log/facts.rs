@@ -2,8 +2,10 @@
 
 use super::Log;
 use crate::storage::Shared;
-use crate::storage::producers::ActiveProducer;
+use crate::storage::compaction::LastOfProducer;
+use crate::storage::producers::{ActiveProducer, Producer};
 use crate::storage::view::{Mark, View};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,23 @@ impl Log {
     /// The producers that are known here, by id.
     pub fn active_producers(&self) -> Vec<ActiveProducer> {
         self.producers.active()
+    }
+
+    /// What of each producer must outlive compaction, by its id.
+    pub fn last_of_producers(&self) -> HashMap<i64, LastOfProducer> {
+        let last = |(id, producer): (i64, &Producer)| {
+            let last = LastOfProducer {
+                last_data_offset: producer.sent().last().map(|sent| sent.last_offset),
+                epoch: producer.epoch,
+            };
+            (id, last)
+        };
+        self.producers.iter().map(last).collect()
+    }
+
+    /// Whether old records go by their keys.
+    pub fn is_compacted(&self) -> bool {
+        self.settings.compacted
     }
 
     /// What all logs share.

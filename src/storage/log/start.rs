@@ -1,25 +1,28 @@
 //! The log start: how it rises, and how what lies below it goes.
 //!
-//! Invariants: it never falls, and never rises above the high watermark; a segment that it passed goes only once the
-//! new start is durable elsewhere (DeleteRecords, L4), never the active one. Producer state stays as it is, as in
+//! Invariants: it never falls, and never rises above the high watermark; it rises once the new start is durable
+//! elsewhere, and what it passed goes then (DeleteRecords, L4; retention, L3), never the active one. Producer state stays as it is, as in
 //! Kafka: a producer's next batch follows its last one, whether that is still there or not.
 
 use super::Log;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Result};
+use crate::storage::append::Turn;
 use crate::storage::checkpoint::EpochStart;
-use crate::storage::segment::Segment;
+use crate::storage::retention::LastToGo;
+use crate::storage::segment::{Extent, Segment};
+use crate::storage::snapshot;
 use std::sync::Arc;
 
 /// What a DeleteRecords request names the high watermark by (Kafka's `DeleteRecordsRequest.HIGH_WATERMARK`).
 const HIGH_WATERMARK: i64 = -1;
 
 impl Log {
-    /// Nothing below `offset`, or below the high watermark if it is -1, is served any more; gives the log start, which
-    /// lies higher than asked for where it already did.
+    /// The log start if it were raised to `offset`, or to the high watermark if that is -1: it lies higher than asked
+    /// for where it already did.
     ///
     /// # Errors
     /// OFFSET_OUT_OF_RANGE beyond the high watermark or below 0; KAFKA_STORAGE_ERROR while the log is offline.
-    pub fn raise_start(&mut self, offset: i64) -> Result<i64, ErrorCode> {
+    pub fn raised_start(&self, offset: i64) -> Result<i64, ErrorCode> {
         if self.offline {
             return Err(ErrorCode::KafkaStorageError);
         }
@@ -31,13 +34,55 @@ impl Log {
         if !(0..=high_watermark).contains(&offset) {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        if offset > self.log_start {
-            self.log_start = offset;
-            self.epochs = epochs_from(&self.epochs, offset).into();
+        Ok(offset.max(self.log_start))
+    }
+
+    /// Nothing below `offset` is served any more; see [`Log::raised_start`]. Gives the log start.
+    pub fn raise_start(&mut self, offset: i64) -> Result<i64, ErrorCode> {
+        let raised = self.raised_start(offset)?;
+        if raised > self.log_start {
+            self.log_start = raised;
+            self.epochs = epochs_from(&self.epochs, raised).into();
             // Not now: each save is a sync, and the next start cuts the old ones just the same.
             self.epochs_unsaved = true;
         }
-        Ok(self.log_start)
+        Ok(raised)
+    }
+
+    /// Retention (L3): the segments up to `last` may go; gives the log start behind them, which is not raised yet. The
+    /// active one is rolled first if it is among them, and [`Log::unsynced`] is then to be synced.
+    ///
+    /// # Errors
+    /// OFFSET_OUT_OF_RANGE if that segment is gone, was rewritten or has grown: it is another one than was looked at
+    /// (P4). The list's generation would not do: a busy log of small segments moves it all the time.
+    /// KAFKA_STORAGE_ERROR while the log is offline.
+    pub fn pass_segments(&mut self, last: LastToGo, time_ms: i64) -> Result<i64, ErrorCode> {
+        if self.offline {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        let active = self.active.extent();
+        let is_last =
+            |e: &Extent| e.segment.serial() == last.segment && e.end_offset == last.end_offset;
+        if !self.closed.iter().chain([&active]).any(is_last) {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if is_last(&active)
+            && let Err(e) = self.begin_segment(time_ms)
+        {
+            // The others may go all the same: a full disk is what they are in the way of.
+            log::warn!("{}: its last segment stays: {e}", self.dir.display());
+            return Ok(active.base_offset().max(self.log_start));
+        }
+        Ok(last.end_offset.max(self.log_start))
+    }
+
+    /// Goes on in a new segment.
+    fn begin_segment(&mut self, time_ms: i64) -> Result<()> {
+        let mut turn = Turn::new(self.active.tail.clone(), time_ms);
+        let snapshot = snapshot::encode(&self.producers);
+        turn.roll(self.appended_end(), time_ms, snapshot);
+        self.turn = Some(turn);
+        self.write_staged()
     }
 
     /// Takes the segments that lie below the log start out of the list and gives them. Their files are still in place:

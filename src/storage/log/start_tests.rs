@@ -161,6 +161,98 @@ fn a_start_finds_the_log_start_and_what_it_passed() {
     }
 }
 
+/// The last of the first `count` segments.
+fn behind(log: &Log, count: usize) -> LastToGo {
+    let view = log.view();
+    let extent = view.extent(count - 1).unwrap();
+    LastToGo {
+        segment: extent.segment.serial(),
+        end_offset: extent.end_offset,
+    }
+}
+
+/// P4: what was decided holds for the segments that were looked at, however many came since.
+#[test]
+fn retention_passes_the_segments_that_were_looked_at() {
+    let rig = rig();
+    let mut log = twelve(&rig);
+    let second = behind(&log, 2);
+    for _ in 0..6 {
+        append_synced(&mut log, batch(1, 150, 2000));
+    }
+    assert_eq!(log.pass_segments(second, TIME_MS), Ok(6));
+    assert_eq!(log.view().log_start, 0, "not before it is durable");
+    log.raise_start(6).unwrap();
+    assert_eq!(log.take_passed().len(), 2);
+    let gone = Err(ErrorCode::OffsetOutOfRange);
+    assert_eq!(log.pass_segments(second, TIME_MS), gone);
+    // One that has grown since.
+    append_synced(&mut log, batch(1, 10, 2000));
+    let last = behind(&log, log.closed.len() + 1);
+    append_synced(&mut log, batch(1, 10, 2000));
+    assert_eq!(log.pass_segments(last, TIME_MS), gone);
+}
+
+/// Kafka: the log goes on in an empty segment where the last one ended.
+#[test]
+fn a_last_segment_that_goes_is_rolled_first() {
+    let rig = rig();
+    let mut log = twelve(&rig);
+    append_synced(&mut log, sent(7, 0, 0, 3));
+    let all = behind(&log, log.closed.len() + 1);
+    assert_eq!(log.pass_segments(all, TIME_MS), Ok(15));
+    sync(&mut log);
+    log.raise_start(15).unwrap();
+    remove_passed(&rig, &mut log, &mut Trash::default(), Duration::ZERO);
+    assert_eq!(rig.names(".log"), [format!("{:020}.log", 15)]);
+    let view = log.view();
+    assert_eq!(
+        (view.log_start, view.high_watermark, view.total_bytes()),
+        (15, 15, 0)
+    );
+    let nothing = view.slices(&rig.shared, 15, 15, 1, true, &mut Hint::default());
+    assert!(nothing.unwrap().is_empty());
+    assert_eq!(append_synced(&mut log, sent(7, 0, 3, 1)), 15);
+    assert_eq!(seen_bases(&log), [15]);
+}
+
+/// At a roll and at a clean stop; what is read back counts as appended now, since nobody knows better.
+#[test]
+fn the_time_of_the_last_append_outlives_a_stop() {
+    let rig = rig();
+    let mut log = rig.create();
+    for age_ms in [400, 300, 200, 100] {
+        let staged = log.stage(batch(1, 250, 1), None, 0, TIME_MS - age_ms);
+        staged.unwrap();
+        log.write_staged().unwrap();
+        sync(&mut log);
+    }
+    let times = |log: &Log| {
+        let extents = log.view();
+        let times = (0..4).map_while(|at| Some(extents.extent(at)?.last_append_ms));
+        times
+            .map(|time| time.map(|t| TIME_MS - t))
+            .collect::<Vec<_>>()
+    };
+    let stopped = [Some(300), Some(100)];
+    assert_eq!(times(&log), stopped);
+    log.close().unwrap();
+    let (log, _) = rig.reopen();
+    assert_eq!(times(&log), stopped);
+    drop(log);
+    let (log, _) = rig.recover(Some(3));
+    assert_eq!(times(&log), [Some(300), Some(0)]);
+    drop(log);
+    let (log, _) = rig.recover(None);
+    assert_eq!(times(&log), [Some(0), Some(0)]);
+    log.close().unwrap();
+    let later = Start {
+        time_ms: TIME_MS + 50,
+        ..rig.start(true, None)
+    };
+    assert_eq!(times(&rig.recover_with(&later).0), [Some(0), Some(0)]);
+}
+
 #[test]
 fn producers_go_on_where_all_their_records_are_deleted() {
     let rig = rig();
