@@ -117,6 +117,7 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
         if let Some(elsewhere) = next.strip_prefix("#[path = \"") {
             found.push(format!("{beside}/{}", elsewhere.trim_end_matches("\"]")));
         } else if let Some(name) = next
+            .trim_start_matches("pub ")
             .strip_prefix("mod ")
             .and_then(|rest| rest.strip_suffix(';'))
         {

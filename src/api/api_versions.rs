@@ -7,7 +7,8 @@
 //! - v1: throttle time (KIP-124). v2: throttling happens after the response (KIP-219).
 //! - v3: flexible; the client's software name and version (KIP-511); features as tagged fields (KIP-584). The
 //!   response's header stays at v0.
-//! - v4: a feature's lowest version may be 0; up to v3 such features are left out (KAFKA-17011).
+//! - v4: a feature's lowest level may be 0; up to v3 such features are left out of the supported ones, not of the
+//!   finalized ones (KAFKA-17011, KAFKA-17492).
 //! - A version that the broker does not know is answered in v0, with UNSUPPORTED_VERSION and the range of
 //!   ApiVersions itself (KIP-511).
 
@@ -47,16 +48,37 @@ messages! {
     }
 }
 
-/// The features and their levels, each the only one that is supported: which records the catalog holds, as of Kafka
-/// 4.0 (`IBP_4_0_IV3`), that groups may speak the consumer protocol (KIP-848), that a transaction's end raises its
-/// producer's epoch if the client knows of it (KIP-890), and that `min.insync.replicas` is the same for all brokers
-/// (KIP-966).
-pub const FEATURES: [(&str, i16); 4] = [
-    ("metadata.version", 25),
-    ("group.version", 1),
-    ("transaction.version", 2),
-    ("eligible.leader.replicas.version", 1),
+/// A feature of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Feature {
+    /// Kafka's name for it.
+    pub name: &'static str,
+    /// The lowest level that is said to be supported: Kafka's, so that clients see what they see there.
+    pub lowest: i16,
+    /// The level that is in force, and the highest.
+    pub level: i16,
+}
+
+/// The features: which records the catalog holds, as of Kafka 4.0 (`IBP_4_0_IV3`), that groups may speak the consumer
+/// protocol (KIP-848), that a transaction's end raises its producer's epoch if the client knows of it (KIP-890), and
+/// that `min.insync.replicas` is the same for all brokers (KIP-966).
+pub const FEATURES: [Feature; 4] = [
+    feature("metadata.version", 25, 25),
+    feature("group.version", 0, 1),
+    feature("transaction.version", 0, 2),
+    feature("eligible.leader.replicas.version", 0, 1),
 ];
+
+const fn feature(name: &'static str, lowest: i16, level: i16) -> Feature {
+    Feature {
+        name,
+        lowest,
+        level,
+    }
+}
+
+/// The first version whose clients can read that a feature's lowest level is 0.
+const VERSION_LOWEST_0: i16 = 4;
 
 /// Answers with every API of [`APIS`], hence with nothing that is not built.
 pub fn handle(version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -75,7 +97,11 @@ pub fn handle(version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse 
     }
     ApiVersionsResponse {
         api_keys: APIS.iter().map(advertise).collect(),
-        supported_features: FEATURES.iter().map(supported).collect(),
+        supported_features: FEATURES
+            .iter()
+            .filter(|feature| feature.lowest > 0 || version >= VERSION_LOWEST_0)
+            .map(supported)
+            .collect(),
         finalized_features_epoch: 0,
         finalized_features: FEATURES.iter().map(finalized).collect(),
         ..ApiVersionsResponse::default()
@@ -95,19 +121,19 @@ pub fn refuse_version() -> ApiVersionsResponse {
     }
 }
 
-fn supported(&(name, level): &(&str, i16)) -> SupportedFeatureKey {
+fn supported(feature: &Feature) -> SupportedFeatureKey {
     SupportedFeatureKey {
-        name: name.into(),
-        min_version: level,
-        max_version: level,
+        name: feature.name.into(),
+        min_version: feature.lowest,
+        max_version: feature.level,
     }
 }
 
-fn finalized(&(name, level): &(&str, i16)) -> FinalizedFeatureKey {
+fn finalized(feature: &Feature) -> FinalizedFeatureKey {
     FinalizedFeatureKey {
-        name: name.into(),
-        max_version_level: level,
-        min_version_level: level,
+        name: feature.name.into(),
+        max_version_level: feature.level,
+        min_version_level: feature.level,
     }
 }
 

@@ -7,7 +7,7 @@
 use super::Call;
 use crate::error::ErrorCode;
 use crate::txn::{Part, Producer, Request, Response, Serial, TopicPartition};
-use crate::writer::Append;
+use crate::writer::{Append, Refusal};
 
 /// The first version whose partitions become part of the transaction by themselves (KIP-890).
 const VERSION_ENLISTS: i16 = 12;
@@ -16,7 +16,7 @@ const VERSION_ENLISTS: i16 = 12;
 const VERSION_ABORTABLE: i16 = 11;
 
 /// For each batch its transaction, `None` if it is not transactional; or why it may not be appended.
-pub(super) type Parts = Vec<Result<Option<Serial>, ErrorCode>>;
+pub(super) type Parts = Vec<Result<Option<Serial>, Refusal>>;
 
 /// Whether a batch is part of a transaction.
 pub(super) fn is_transactional(append: &Append) -> bool {
@@ -56,49 +56,72 @@ pub(super) fn take_part(
     let missing: Vec<TopicPartition> = missing
         .map(|(append, _)| (append.partition.topic.clone(), append.partition.index))
         .collect();
-    let enlisted = match version {
-        _ if missing.is_empty() => Err(ErrorCode::None),
-        VERSION_ENLISTS.. => {
+    let enlisted = match missing.is_empty() {
+        true => Err(ErrorCode::None.into()),
+        false => {
             let producer = Producer {
                 transactional_id,
                 id,
                 epoch,
             };
-            enlist(call, producer, missing)
+            enlist(call, version, producer, missing).map_err(|code| refusal(version, code))
         }
-        VERSION_ABORTABLE.. => Err(ErrorCode::TransactionAbortable),
-        _ => Err(ErrorCode::InvalidTxnState),
     };
-    let settle = |(append, part)| match part {
+    let settle = |(append, part): (&Append, Result<Part, ErrorCode>)| match part {
         _ if !is_transactional(append) => Ok(None),
         Ok(Part::Of(serial)) => Ok(Some(serial)),
-        Ok(Part::None) => enlisted.map(Some),
-        Err(code) => Err(code),
+        Ok(Part::None) => enlisted.clone().map(Some),
+        Err(code) => Err(code.into()),
     };
     Ok(appends.iter().zip(parts).map(settle).collect())
 }
 
-/// Adds partitions to a transaction. What a later try may mend is said in the one way that clients of every version
-/// retry without asking where the leader is, as in Kafka.
+/// Adds partitions to a transaction; or, for a client that had to do so before, asks why they are no part of it.
 fn enlist(
     call: &mut Call<'_>,
+    version: i16,
     producer: Producer,
     partitions: Vec<TopicPartition>,
 ) -> Result<Serial, ErrorCode> {
-    let asked = Request::Enlist {
-        producer,
-        partitions,
-        bumps: true,
+    let request = match version {
+        VERSION_ENLISTS.. => Request::Enlist {
+            producer,
+            partitions,
+            bumps: true,
+        },
+        _ => Request::Verify {
+            producer,
+            partitions,
+        },
     };
-    let Ok(Response::Enlisted(enlisted)) = call.ask_transactions(asked) else {
-        return Err(ErrorCode::NotEnoughReplicas);
+    match call.ask_transactions(request) {
+        Ok(Response::Enlisted(enlisted)) => enlisted,
+        Ok(Response::Verified(Ok(_))) => Err(ErrorCode::TransactionAbortable),
+        Ok(Response::Verified(Err(code))) => Err(code),
+        _ => Err(ErrorCode::CoordinatorNotAvailable),
+    }
+}
+
+/// What the coordinator said, as producers know it. What a later try may mend is said in the one way that clients of
+/// every version retry without asking where the leader is, as in Kafka.
+fn refusal(version: i16, code: ErrorCode) -> Refusal {
+    let unverified = || Refusal {
+        code: ErrorCode::NotEnoughReplicas,
+        message: Some(format!(
+            "Unable to verify the partition has been added to the transaction. Underlying error: {}",
+            code.name()
+        )),
     };
-    enlisted.map_err(|code| match code {
-        ErrorCode::ConcurrentTransactions
-        | ErrorCode::CoordinatorLoadInProgress
+    match code {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch.into(),
+        ErrorCode::TransactionAbortable if version < VERSION_ABORTABLE => Refusal {
+            code: ErrorCode::InvalidTxnState,
+            message: Some("Partition was not added to the transaction".into()),
+        },
+        ErrorCode::CoordinatorLoadInProgress
         | ErrorCode::CoordinatorNotAvailable
-        | ErrorCode::NotCoordinator => ErrorCode::NotEnoughReplicas,
-        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
-        other => other,
-    })
+        | ErrorCode::NotCoordinator => unverified(),
+        ErrorCode::ConcurrentTransactions if version < VERSION_ENLISTS => unverified(),
+        code => code.into(),
+    }
 }

@@ -346,7 +346,7 @@ impl Pending {
     ) -> Vec<Append> {
         let parts = match parts {
             Ok(parts) => parts,
-            Err(code) => vec![Err(code); appends.len()],
+            Err(code) => vec![Err(code.into()); appends.len()],
         };
         let mut left = Vec::with_capacity(appends.len());
         for (part, (mut append, transaction)) in (0..).zip(appends.into_iter().zip(parts)) {
@@ -355,7 +355,7 @@ impl Pending {
                     append.transaction = transaction;
                     left.push(append);
                 }
-                Err(code) => self.settle(part, Outcome::Append(Err(code.into()))),
+                Err(refused) => self.settle(part, Outcome::Append(Err(refused))),
             }
         }
         left

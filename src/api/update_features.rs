@@ -1,7 +1,7 @@
 //! UpdateFeatures (key 57): raises or lowers the levels of the cluster's features (KIP-584, KIP-778).
 //!
 //! # Behavior
-//! - There is one feature at its one level, `metadata.version`: any other level or feature is refused, the same level
+//! - Each feature is at the one level that there is code for: any other level or feature is refused, the same level
 //!   is no change. One that is refused refuses the whole request.
 //!
 //! # Version notes
@@ -74,15 +74,16 @@ pub fn handle(call: &mut Call<'_>, request: UpdateFeaturesRequest) -> UpdateFeat
 const UPGRADE_TYPES: [i8; 3] = [1, 2, 3];
 
 fn refusal(update: &FeatureUpdateKey, node_id: i32) -> Option<String> {
-    let known = FEATURES.iter().find(|(name, _)| *name == update.feature);
+    let known = FEATURES.iter().find(|known| known.name == update.feature);
+    let known = known.map(|known| known.level);
     let asked = update.max_version_level;
     if !UPGRADE_TYPES.contains(&update.upgrade_type) {
         return Some("The controller does not support the given upgrade type.".into());
     }
     match (&update.feature, known) {
         _ if asked < 0 => Some("A feature version cannot be less than 0.".into()),
-        (_, Some((_, level))) if asked == *level => None,
-        (_, Some((_, level))) => Some(format!(
+        (_, Some(level)) if asked == level => None,
+        (_, Some(level)) => Some(format!(
             "Local controller {node_id} only supports versions {level}"
         )),
         // Level 0 is that of a feature that is not there.

@@ -8,9 +8,12 @@
 //! - v0 is gone since Kafka 4 (KIP-896). v1: flexible (KIP-482).
 
 use super::{Call, Ended};
+use crate::catalog::Catalog;
 use crate::error::ErrorCode;
-use crate::txn::{Request, Response};
+use crate::txn::{Request, Response, TopicPartition};
 use crate::wire::messages;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 messages! {
     WriteTxnMarkersRequest(27) [1-1, flexible 1+] {
@@ -45,41 +48,41 @@ messages! {
     }
 }
 
-/// Asks the coordinator, producer by producer.
+/// Asks the coordinator, producer by producer: for each partition once, however often it is named.
 pub fn handle(
     call: &mut Call<'_>,
     request: WriteTxnMarkersRequest,
 ) -> Result<WriteTxnMarkersResponse, Ended> {
     let mut response = WriteTxnMarkersResponse::default();
     for marker in request.markers {
-        let partitions = marker.topics.iter().flat_map(|topic| {
-            let name: std::sync::Arc<str> = topic.name.as_str().into();
-            let indexes = topic.partition_indexes.iter();
-            indexes.map(move |index| (name.clone(), *index))
-        });
+        let partitions = find(&call.broker.catalog.get(), &marker.topics);
         let request = Request::Mark {
             producer_id: marker.producer_id,
             epoch: marker.producer_epoch,
             commit: marker.transaction_result,
             coordinator_epoch: marker.coordinator_epoch,
-            partitions: partitions.collect(),
+            partitions: partitions.iter().cloned().collect(),
         };
         let Response::Marked(codes) = call.ask_transactions(request)? else {
             return Err(Ended);
         };
-        let mut codes = codes.into_iter();
-        let mut result = |partition_index| WritableTxnMarkerPartitionResult {
-            partition_index,
-            error_code: codes.next().unwrap_or(ErrorCode::None).code(),
-        };
-        let topics = marker.topics.into_iter();
-        let topics = topics.map(|topic| WritableTxnMarkerTopicResult {
-            name: topic.name,
-            partitions: topic
-                .partition_indexes
-                .into_iter()
-                .map(&mut result)
-                .collect(),
+        let codes: BTreeMap<TopicPartition, ErrorCode> =
+            partitions.into_iter().zip(codes).collect();
+        let topics = marker.topics.into_iter().map(|topic| {
+            let name: Arc<str> = topic.name.as_str().into();
+            let result = |partition_index| {
+                let code = codes.get(&(name.clone(), partition_index));
+                let code = code.unwrap_or(&ErrorCode::UnknownTopicOrPartition);
+                WritableTxnMarkerPartitionResult {
+                    partition_index,
+                    error_code: code.code(),
+                }
+            };
+            let indexes = topic.partition_indexes.into_iter();
+            WritableTxnMarkerTopicResult {
+                partitions: indexes.map(result).collect(),
+                name: topic.name,
+            }
         });
         response.markers.push(WritableTxnMarkerResult {
             producer_id: marker.producer_id,
@@ -87,4 +90,21 @@ pub fn handle(
         });
     }
     Ok(response)
+}
+
+/// The partitions that are there.
+fn find(catalog: &Catalog, topics: &[WritableTxnMarkerTopic]) -> BTreeSet<TopicPartition> {
+    let of = |asked: &WritableTxnMarkerTopic| {
+        let topic = catalog.by_name(&asked.name);
+        let find = |&index: &i32| {
+            let topic = topic.filter(|topic| topic.partition(index).is_some())?;
+            Some((topic.name.clone(), index))
+        };
+        asked
+            .partition_indexes
+            .iter()
+            .filter_map(find)
+            .collect::<Vec<_>>()
+    };
+    topics.iter().flat_map(of).collect()
 }

@@ -6,7 +6,7 @@
 use super::directories::look_around;
 use super::metadata::Metadata;
 use super::replay::{Entry, for_each_entry, load_transactions};
-use crate::api::api_versions::FEATURES;
+use crate::api::api_versions::{FEATURES, Feature};
 use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic};
 use crate::clock::Clock;
 use crate::compress::Decoders;
@@ -80,10 +80,10 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     };
     let mut metadata = Metadata::open(&left)?;
     if !metadata.state.formatted {
-        let level = |(name, feature_level): (&str, i16)| {
+        let level = |feature: Feature| {
             MetadataRecord::FeatureLevel(FeatureLevelRecord {
-                name: name.into(),
-                feature_level,
+                name: feature.name.into(),
+                feature_level: feature.level,
             })
         };
         let min_isr = MetadataRecord::Config(ConfigRecord {

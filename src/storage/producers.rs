@@ -204,7 +204,7 @@ pub struct Producers {
     known: HashMap<i64, Producer>,
     /// Where open transactions begin, and whose they are.
     open: BTreeSet<(i64, i64)>,
-    /// The newest transaction of a producer that the bound made forgotten: it counts as ended by all that are unknown.
+    /// The newest transaction of a producer that was forgotten: it counts as ended by all that are unknown.
     forgotten: Option<Serial>,
     limit: Arc<Limit>,
     /// What this turn's batches replaced, oldest first.
@@ -320,8 +320,9 @@ impl Producers {
             return Err(ErrorCode::InvalidProducerEpoch);
         }
         if header.is_control() {
+            // What is open must end: the coordinator's epoch begins anew with its log, and operators may say any.
             let fences = |known: &Producer, marker: Marker| {
-                marker.coordinator_epoch < known.coordinator_epoch
+                known.transaction_start < 0 && marker.coordinator_epoch < known.coordinator_epoch
             };
             return match known.zip(marker) {
                 Some((known, marker)) if fences(known, marker) => {
@@ -467,8 +468,14 @@ impl Producers {
                 idle.push(id);
             }
         }
-        idle.iter().for_each(|&id| self.put(id, None));
+        idle.iter().for_each(|&id| self.forget(id));
         idle.len()
+    }
+
+    fn forget(&mut self, id: i64) {
+        let ended = self.known.get(&id).and_then(|producer| producer.ended);
+        self.forgotten = self.forgotten.max(ended);
+        self.put(id, None);
     }
 
     /// Forgets as many of the idlest producers as are new. A sixteenth at least, so that the search for them is paid
@@ -485,11 +492,7 @@ impl Producers {
             idle.select_nth_unstable(count);
             idle.truncate(count);
         }
-        for &(_, id) in &idle {
-            let ended = self.known.get(&id).and_then(|producer| producer.ended);
-            self.forgotten = self.forgotten.max(ended);
-            self.put(id, None);
-        }
+        idle.iter().for_each(|&(_, id)| self.forget(id));
         let evicted = idle.len() as u64;
         let before = self.limit.evicted.fetch_add(evicted, Ordering::Relaxed);
         let level = match before {

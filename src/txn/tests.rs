@@ -168,8 +168,24 @@ fn an_end_at_the_last_epoch_gives_a_new_id() {
     assert_eq!(me, (100, 0));
     assert_eq!(scene.marked(), [(5, i16::MAX, true)]);
     assert_eq!(scene.end(last, true, true), Ok(me), "a retry");
+    scene.restart(vec![(("t".into(), 0), last.0, last.1)]);
+    scene.settle();
+    assert_eq!(scene.marked(), [(last.0, last.1, true)], "a lost marker");
     scene.enlist(me, true).unwrap();
     assert_eq!(scene.end(last, true, true), Err(InvalidProducerIdMapping));
+}
+
+/// The epoch before the current one is that of a retry only if the end raised it.
+#[test]
+fn a_zombie_is_not_told_the_epoch_of_who_ended_by_the_older_flow() {
+    for commit in [true, false] {
+        let mut scene = Scene::new();
+        let zombie = scene.init(None).unwrap();
+        let me = scene.init(None).unwrap();
+        scene.enlist(me, false).unwrap();
+        assert_eq!(scene.end(me, commit, false), Ok(me));
+        assert_eq!(scene.end(zombie, commit, true), Err(ProducerFenced));
+    }
 }
 
 /// KIP-360.
@@ -389,6 +405,43 @@ fn what_a_log_holds_open_and_nobody_knows_is_ended() {
         let expected = [(100, 0, commit), (100, 7, false), (55, 0, false)];
         assert_eq!(scene.marked(), expected);
     }
+}
+
+/// P5: an earlier transaction's marker was lost; what became of that is not what becomes of the next one.
+#[test]
+fn what_an_earlier_epoch_left_open_is_ended_first() {
+    for commits in [false, true] {
+        let mut scene = Scene::new();
+        let me = scene.init(None).unwrap();
+        scene.enlist(me, true).unwrap();
+        let next = scene.end(me, false, true).unwrap();
+        scene.enlist(next, true).unwrap();
+        if commits {
+            scene.ask(end(next, true, true));
+            scene.settle_at(0, Ok(()));
+        }
+        scene.marked();
+        scene.restart(vec![(("t".into(), 0), me.0, me.1)]);
+        scene.settle();
+        let stray = scene.marks[0].serial;
+        let mut expected = vec![(100, 0, false)];
+        expected.extend(commits.then_some((100, 2, true)));
+        assert_eq!(scene.marked(), expected);
+        let goes_on = matches!(scene.part(next), Ok(Part::Of(serial)) if serial > stray);
+        assert_eq!(goes_on, !commits, "its batches do not come too late");
+    }
+}
+
+#[test]
+fn an_end_of_nothing_is_completed_after_a_restart() {
+    let mut scene = Scene::new();
+    let me = scene.init(None).unwrap();
+    scene.ask(end(me, false, true));
+    scene.settle_at(0, Ok(()));
+    assert_eq!(scene.state(), State::PrepareAbort);
+    scene.restart(Vec::new());
+    scene.settle();
+    assert_eq!(scene.state(), State::CompleteAbort);
 }
 
 #[test]

@@ -278,7 +278,9 @@ impl Transaction {
         let is_replaced = self.epoch == 0
             && self.previous_producer_id == producer.id
             && producer.epoch == i16::MAX - 1;
-        let is_retry = bumps && (is_bumped || is_replaced && self.state.ended().is_some());
+        // By an end of the older flow no epoch rose: whoever has the one before was fenced.
+        let is_raised = bumps && self.version == 2;
+        let is_retry = is_raised && (is_bumped || is_replaced && self.state.ended().is_some());
         // The next transaction's end, of the id that the answer to this one's has told.
         let is_next = bumps
             && self.next_producer_id >= 0
@@ -366,17 +368,26 @@ impl Transaction {
         next
     }
 
-    /// Whether what a producer has open in a log was committed last, for all that is known here.
-    pub fn has_committed(&self, producer_id: i64, epoch: i16) -> bool {
-        if self.state != State::CompleteCommit {
-            return false;
-        }
-        let is_same = self.producer_id == producer_id;
-        match self.version {
-            2 if is_same => epoch.checked_add(1) == Some(self.epoch),
-            2 => self.previous_producer_id == producer_id && self.epoch == 0 && is_exhausted(epoch),
-            _ => is_same && self.epoch == epoch,
-        }
+    /// Whether what a producer has open in a log at `epoch` is of the transaction that is open, or about to end. At
+    /// another epoch it is of an earlier one, whose marker was lost.
+    pub fn holds(&self, partition: &TopicPartition, producer_id: i64, epoch: i16) -> bool {
+        let is_its_epoch = match (self.state, self.version) {
+            (State::Ongoing, _) | (State::PrepareCommit, ..2) => epoch == self.epoch,
+            (State::PrepareCommit, _) => epoch.checked_add(1) == Some(self.epoch),
+            (State::PrepareAbort, _) => epoch <= self.epoch,
+            _ => false,
+        };
+        is_its_epoch && self.producer_id == producer_id && self.partitions.contains(partition)
+    }
+
+    /// The transaction that ended last, or is about to: whose batches, at which epoch, and whether they count.
+    pub fn outcome(&self) -> Option<(i64, i16, bool)> {
+        let commit = self.state.ending().or(self.state.ended())?;
+        Some(match (self.version, self.epoch) {
+            (2, 0) => (self.previous_producer_id, i16::MAX - 1, commit),
+            (2, epoch) => (self.producer_id, epoch.saturating_sub(1), commit),
+            (_, epoch) => (self.producer_id, epoch, commit),
+        })
     }
 
     /// The markers that end it.

@@ -115,6 +115,8 @@ pub struct Transactions<W> {
     retries: VecDeque<(i64, Arc<str>)>,
     next_abort_ms: i64,
     next_expiry_ms: i64,
+    /// While the log is read: how each producer's last transaction in it ended, and at which epoch that was.
+    outcomes: HashMap<i64, (i16, bool)>,
     /// What all count for in memory (P7).
     pub(super) bytes: usize,
     is_closed: bool,
@@ -137,6 +139,7 @@ impl<W> Default for Transactions<W> {
             retries: VecDeque::new(),
             next_abort_ms: i64::MAX,
             next_expiry_ms: i64::MAX,
+            outcomes: HashMap::new(),
             bytes: 0,
             is_closed: false,
             open: Arc::default(),
@@ -148,6 +151,11 @@ impl<W> Default for Transactions<W> {
 impl<W: Clone> Transactions<W> {
     /// Takes in what a record of the log says of an id, at start, in the log's order.
     pub fn replay(&mut self, id: String, transaction: Option<Transaction>) {
+        if let Some((producer_id, epoch, commit)) =
+            transaction.as_ref().and_then(Transaction::outcome)
+        {
+            self.outcomes.insert(producer_id, (epoch, commit));
+        }
         let slot = self.slots.entry(id.into()).or_default();
         slot.transaction = transaction;
     }
@@ -162,46 +170,48 @@ impl<W: Clone> Transactions<W> {
         self.slots.retain(|_, slot| slot.transaction.is_some());
         self.next_abort_ms = env.now_ms + i64::from(env.config.transaction_abort_interval_ms);
         self.next_expiry_ms = env.now_ms + i64::from(env.config.transaction_expiry_interval_ms);
+        self.end_strays(log_open);
         let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
-        let mut by_producer: HashMap<i64, Arc<str>> = HashMap::new();
         for id in ids {
             let serial = self.new_serial();
-            let Some(slot) = self.slots.get_mut(&id) else {
-                continue;
-            };
-            let Some(transaction) = &mut slot.transaction else {
-                continue;
-            };
-            by_producer.insert(transaction.previous_producer_id, id.clone());
-            by_producer.insert(transaction.producer_id, id.clone());
-            if transaction.state == State::Ongoing || transaction.state.ending().is_some() {
-                let timeout_ms = i64::from(transaction.timeout_ms);
-                transaction.due_ms = env.now_ms.saturating_add(timeout_ms);
-                transaction.serial = Some(serial);
+            let slot = self.slots.get_mut(&id);
+            if let Some(known) = slot.and_then(|slot| slot.transaction.as_mut())
+                && (known.state == State::Ongoing || known.state.ending().is_some())
+            {
+                known.due_ms = env.now_ms.saturating_add(known.timeout_ms.into());
+                known.serial = Some(serial);
             }
             self.entered(&id);
-            self.settle(&id);
+            self.run(&id, env);
         }
+    }
+
+    /// Ends what logs hold open of no transaction that is open, before the markers of those that are.
+    fn end_strays(&mut self, log_open: Vec<LogOpen>) {
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let known = self.slots.values().filter_map(|s| s.transaction.as_ref());
+        let by_producer: HashMap<i64, &Transaction> =
+            known.map(|known| (known.producer_id, known)).collect();
+        let mut strays = Vec::new();
         for (partition, producer_id, epoch) in log_open {
-            let known = by_producer.get(&producer_id).and_then(|id| self.get(id));
-            let is_part = |known: &&Transaction| {
-                known.producer_id == producer_id && known.partitions.contains(&partition)
-            };
-            if known.filter(is_part).is_some() {
+            let known = by_producer.get(&producer_id);
+            if known.is_some_and(|known| known.holds(&partition, producer_id, epoch)) {
                 continue;
             }
-            let commit = known.is_some_and(|known| known.has_committed(producer_id, epoch));
+            let commit = outcomes.get(&producer_id) == Some(&(epoch, true));
             let (topic, index) = &partition;
             log::warn!(
                 "{topic}-{index}: producer {producer_id} has left a transaction open; commit: {commit}"
             );
-            let serial = self.new_serial();
+            strays.push((partition, producer_id, epoch, commit));
+        }
+        for (partition, producer_id, epoch, commit) in strays {
             let mark = Mark {
                 partition,
                 producer_id,
                 epoch,
                 commit,
-                serial,
+                serial: self.new_serial(),
                 coordinator_epoch: None,
             };
             self.mark(mark, Owner::Nobody);
@@ -416,6 +426,7 @@ impl<W: Clone> Transactions<W> {
         }
         self.starved.clear();
         self.parked.clear();
+        self.retries.clear();
         self.bytes = 0;
         self.is_closed = false;
     }

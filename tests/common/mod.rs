@@ -6,6 +6,7 @@ pub mod codecs;
 pub mod keyed;
 pub mod producer;
 pub mod settings;
+pub mod transactional;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

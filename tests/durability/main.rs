@@ -22,3 +22,4 @@ mod scene;
 mod shim;
 mod stalled_disk;
 mod topics;
+mod transactions;

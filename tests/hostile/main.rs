@@ -6,6 +6,7 @@ mod common;
 mod codecs;
 mod frames;
 mod memory;
+mod transactions;
 mod waiting;
 
 use common::Broker;

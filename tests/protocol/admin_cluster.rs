@@ -357,7 +357,8 @@ fn the_quorum_is_this_node() {
 #[test]
 fn each_feature_has_one_level() {
     let (_data, _broker, mut client) = start(&[]);
-    let (name, level) = ottla::api::api_versions::FEATURES[0];
+    let ottla::api::api_versions::Feature { name, level, .. } =
+        ottla::api::api_versions::FEATURES[0];
     let mut update = |version, feature: &str, max_version_level, upgrade_type| {
         let request = features::UpdateFeaturesRequest {
             feature_updates: vec![features::FeatureUpdateKey {

@@ -84,12 +84,23 @@ fn add(client: &mut Client, version: i16, me: Me, others: &[(&str, i32)]) -> Vec
 }
 
 fn write(client: &mut Client, version: i16, me: Me, sequence: i32, value: &str) -> i16 {
+    written(client, version, me, sequence, value).0
+}
+
+fn written(
+    client: &mut Client,
+    version: i16,
+    me: Me,
+    sequence: i32,
+    value: &str,
+) -> (i16, Option<String>) {
     let batch = records(&[value]).producer(me.0, me.1, sequence);
     let batch = batch.attributes(TRANSACTIONAL).build();
     let mut request = client::produce("t", -1, &batch);
     request.transactional_id = Some("x".into());
-    let answer: ProduceResponse = client.call(version, &request);
-    answer.responses[0].partition_responses[0].error_code
+    let mut answer: ProduceResponse = client.call(version, &request);
+    let answer = answer.responses[0].partition_responses.remove(0);
+    (answer.error_code, answer.error_message)
 }
 
 fn end(client: &mut Client, version: i16, me: Me, committed: bool) -> (i16, Me) {
@@ -226,6 +237,53 @@ fn an_open_transaction_holds_readers_of_committed_records_up() {
     assert_eq!((retried, again), (0, next));
 }
 
+/// The end of a transaction ends a wait, though nothing was produced but its marker.
+#[test]
+fn who_waits_for_committed_records_hears_of_the_end() {
+    for commits in [true, false] {
+        let (_data, broker, mut client) = start(&[]);
+        client.create("t", &[]);
+        let me = init(&mut client, NEWER);
+        assert_eq!(write(&mut client, 12, me, 0, "a"), 0);
+        let mut reader = Client::connect(&broker.address);
+        let mut request = client::fetch("t", 0, 600_000, 1);
+        request.isolation_level = 1;
+        reader.send(client::FETCH, &request);
+        assert!(reader.is_silent());
+        assert_eq!(end(&mut client, 5, me, commits).0, 0);
+        let data = reader.fetched();
+        assert_eq!(data.last_stable_offset, 2);
+        assert_eq!(
+            data.aborted_transactions.unwrap().len(),
+            usize::from(!commits)
+        );
+    }
+}
+
+/// What the coordinator says of a partition that was not added, and in Kafka's words.
+#[test]
+fn a_batch_outside_its_transaction_is_refused_as_by_kafka() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let me = init(&mut client, OLDER);
+    let not_added = Some("Partition was not added to the transaction".to_string());
+    let invalid = ErrorCode::InvalidTxnState.code();
+    assert_eq!(written(&mut client, 10, me, 0, "a"), (invalid, not_added));
+    let abortable = ErrorCode::TransactionAbortable.code();
+    assert_eq!(written(&mut client, 11, me, 0, "a"), (abortable, None));
+    for version in [10, 11, 12] {
+        let old = ErrorCode::InvalidProducerEpoch.code();
+        let zombie = (me.0, me.1 - 1);
+        assert_eq!(written(&mut client, version, zombie, 0, "a"), (old, None));
+        let unknown = ErrorCode::InvalidProducerIdMapping.code();
+        let other = (me.0 + 1, 0);
+        assert_eq!(
+            written(&mut client, version, other, 0, "a"),
+            (unknown, None)
+        );
+    }
+}
+
 #[test]
 fn who_begins_anew_fences_who_was_there() {
     let (_data, _broker, mut client) = start(&[]);
@@ -250,6 +308,38 @@ fn who_begins_anew_fences_who_was_there() {
     assert_eq!(end(&mut client, 1, zombie, true).0, old);
     assert_eq!(write(&mut client, 12, zombie, 1, "b"), old);
     assert_eq!(write(&mut client, 12, me, 0, "c"), 0);
+}
+
+/// KIP-890: each version says in its own way that a partition is in no transaction.
+#[test]
+fn a_batch_for_a_partition_outside_the_transaction_is_refused() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let me = init(&mut client, OLDER);
+    for (version, code) in [
+        (3, ErrorCode::InvalidTxnState),
+        (10, ErrorCode::InvalidTxnState),
+        (11, ErrorCode::TransactionAbortable),
+    ] {
+        let told = write(&mut client, version, me, 0, "a");
+        assert_eq!(told, code.code(), "v{version}");
+    }
+    assert_eq!(client.offset("t", -1).offset, 0);
+}
+
+/// librdkafka, whose Produce is v10, aborts and goes on after anything else: it must learn that it was fenced.
+#[test]
+fn what_a_fenced_producer_writes_tells_it_so_in_every_version() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let zombie = init(&mut client, OLDER);
+    let me = init(&mut client, OLDER);
+    assert_eq!(me.0, zombie.0);
+    for version in [3, 10, 11, 12] {
+        let told = write(&mut client, version, zombie, 0, "a");
+        let fenced = ErrorCode::InvalidProducerEpoch.code();
+        assert_eq!(told, fenced, "v{version}");
+    }
 }
 
 #[test]
@@ -325,6 +415,25 @@ fn an_open_transaction_survives_a_kill() {
     drop(broker);
 }
 
+/// What became of the marker for each partition that is named.
+fn abort_by_hand(client: &mut Client, me: (i64, i16), places: [(&str, Vec<i32>); 3]) -> Vec<i16> {
+    let topic = |(name, partition_indexes): (&str, _)| WritableTxnMarkerTopic {
+        name: name.into(),
+        partition_indexes,
+    };
+    let marker = WritableTxnMarker {
+        producer_id: me.0,
+        producer_epoch: me.1,
+        topics: places.map(topic).into(),
+        ..WritableTxnMarker::default()
+    };
+    let markers = vec![marker];
+    let answer: WriteTxnMarkersResponse = client.call(1, &WriteTxnMarkersRequest { markers });
+    let topics = answer.markers[0].topics.iter();
+    let partitions = topics.flat_map(|topic| &topic.partitions);
+    partitions.map(|p| p.error_code).collect()
+}
+
 /// KIP-664: find it, and end it by hand.
 #[test]
 fn operators_see_and_end_what_hangs() {
@@ -363,32 +472,13 @@ fn operators_see_and_end_what_hangs() {
     );
     let unknown = ErrorCode::TransactionalIdNotFound.code();
     assert_eq!(told[1].error_code, unknown);
-    let marker = |topic: &str| WriteTxnMarkersRequest {
-        markers: vec![WritableTxnMarker {
-            producer_id: me.0,
-            producer_epoch: me.1,
-            topics: vec![WritableTxnMarkerTopic {
-                name: topic.into(),
-                partition_indexes: vec![0],
-            }],
-            ..WritableTxnMarker::default()
-        }],
-    };
-    let answer: WriteTxnMarkersResponse = client.call(1, &marker("nowhere"));
+    // Thousands of names of one partition are one marker.
+    let places = [("nowhere", vec![0]), ("t", vec![0; 2000]), ("t", vec![1])];
+    let codes = abort_by_hand(&mut client, me, places);
     let unknown = ErrorCode::UnknownTopicOrPartition.code();
-    assert_eq!(
-        answer.markers[0].topics[0].partitions[0].error_code,
-        unknown
-    );
-    let answer: WriteTxnMarkersResponse = client.call(1, &marker("t"));
-    assert_eq!(answer.markers[0].topics[0].partitions[0].error_code, 0);
-    assert_eq!(
-        committed(&mut client, 2)
-            .aborted_transactions
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!([&codes[..2], &codes[2000..]], [[unknown, 0], [0, unknown]]);
+    let aborted = committed(&mut client, 2).aborted_transactions;
+    assert_eq!(aborted.unwrap().len(), 1);
     // What comes now would be of a transaction that has ended here.
     let code = ErrorCode::InvalidTxnState.code();
     assert_eq!(write(&mut client, 12, me, 1, "b"), code);

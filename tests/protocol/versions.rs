@@ -64,7 +64,24 @@ fn api_versions_answers_in_every_version() {
         let answer = ask(&mut client, version);
         assert_eq!(answer.error_code, 0);
         assert_eq!(keys(&answer), built, "nothing that is not built");
-        assert_eq!(answer.supported_features.is_empty(), version < 3);
+        let supported = answer.supported_features.iter();
+        let supported = supported.map(|f| (&*f.name, f.min_version, f.max_version));
+        // Older clients cannot read that a lowest level is 0 (KAFKA-17492).
+        let expected: &[(&str, i16, i16)] = &[
+            ("metadata.version", 25, 25),
+            ("group.version", 0, 1),
+            ("transaction.version", 0, 2),
+            ("eligible.leader.replicas.version", 0, 1),
+        ];
+        let count = [0, 0, 0, 1, 4][version as usize];
+        assert_eq!(supported.collect::<Vec<_>>(), expected[..count]);
+        let finalized = answer.finalized_features.iter();
+        let finalized = finalized.map(|f| (&*f.name, f.min_version_level, f.max_version_level));
+        let expected = expected
+            .iter()
+            .map(|&(name, _, level)| (name, level, level));
+        let count = if version < 3 { 0 } else { 4 };
+        assert!(finalized.eq(expected.take(count)));
     }
 }
 

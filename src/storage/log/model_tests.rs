@@ -106,7 +106,7 @@ impl Model {
             if epoch < known.epoch {
                 return Err(InvalidProducerEpoch);
             }
-            if coordinator_epoch < known.coordinator_epoch {
+            if known.start.is_none() && coordinator_epoch < known.coordinator_epoch {
                 return Err(TransactionCoordinatorFenced);
             }
         }

@@ -122,6 +122,37 @@ fn an_evicted_producers_late_batch_is_refused() {
 }
 
 #[test]
+fn an_expired_producers_late_batch_is_refused() {
+    let rig = Rig::new();
+    let mut log = rig.create();
+    put(&mut log, transactional(7, 0, 0, 1), 5);
+    put(&mut log, ending(7, 0, COMMIT, 0), 5);
+    sync(&mut log);
+    log.expire_producers(1_000, 10);
+    log.expire_producers(2_000, 10);
+    assert_eq!(log.active_producers(), []);
+    let late = stage(&mut log, transactional(7, 0, 1, 1), 5);
+    assert_eq!(late, Err(ErrorCode::InvalidTxnState));
+}
+
+/// The coordinator's epoch begins anew with `__transaction_state`, and an operator may have said a higher one.
+#[test]
+fn what_is_open_ends_whatever_the_coordinators_epoch() {
+    let rig = Rig::new();
+    let mut log = rig.create();
+    put(&mut log, transactional(7, 0, 0, 1), 1);
+    put(&mut log, ending(7, 0, COMMIT, i32::MAX), 1);
+    put(&mut log, transactional(7, 0, 1, 1), 2);
+    put(&mut log, ending(7, 0, ABORT, 0), 2);
+    sync(&mut log);
+    assert_eq!(
+        (last_stable(&log), all_aborted(&rig, &log)),
+        (4, vec![(7, 2)])
+    );
+    assert_eq!(log.active_producers()[0].coordinator_epoch, 0);
+}
+
+#[test]
 fn markers_fence_by_both_epochs() {
     let rig = Rig::new();
     let mut log = rig.create();

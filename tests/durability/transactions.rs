@@ -1,0 +1,246 @@
+//! Transactions on a disk that fails: at every step each is wholly there or not at all, records and offsets, and
+//! nobody waits for ever.
+
+use crate::common::producer::Client;
+use crate::common::transactional::{Producer, committed, offset};
+use crate::common::{self, Broker, client};
+use crate::power::every_cut;
+use crate::scene::{Scene, names};
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
+use rand::{Rng, SeedableRng};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SMALL: [&str; 2] = [
+    "offsets.topic.num.partitions=1",
+    "transaction.state.log.num.partitions=2",
+];
+const IDS: [(&str, bool); 2] = [("older", false), ("newer", true)];
+const TRANSACTIONS: usize = 8;
+const CUTS: usize = 30;
+
+/// Transactions that end so, by their numbers.
+fn commits(number: usize) -> bool {
+    number % 4 < 2
+}
+
+/// Begins a transaction in the flow of its number, writes that to both topics, and how far that is; gives the first
+/// error.
+fn fill(client: &mut Client, producer: &mut Producer, number: usize) -> std::io::Result<i16> {
+    let value = number.to_string();
+    for topic in ["a", "b"] {
+        match producer.write(client, topic, &value)? {
+            0 => {}
+            code => return Ok(code),
+        }
+    }
+    producer.commit_offset(client, number as i64)
+}
+
+/// Everything is decided once its producers have begun anew; then what was committed is in both topics, and so far
+/// the group has read. Gives that.
+fn settled(broker: &Broker) -> Vec<usize> {
+    let mut client = Client::connect(&broker.address).unwrap();
+    for (id, newer) in IDS {
+        let began = Instant::now();
+        while Producer::new(&mut client, id, newer).unwrap().is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{id} hangs");
+        }
+    }
+    let mut read = |topic| {
+        let began = Instant::now();
+        loop {
+            match committed(&mut client, topic).unwrap() {
+                Err(3) => return Vec::new(),
+                Ok((values, true)) => return values,
+                other => assert!(began.elapsed() < Duration::from_secs(60), "{other:?}"),
+            }
+        }
+    };
+    let (a, b) = (read("a"), read("b"));
+    assert_eq!(a, b, "torn");
+    let numbers: Vec<usize> = a.iter().map(|value| value.parse().unwrap()).collect();
+    let last = numbers.last().map_or(-1, |&number| number as i64);
+    assert_eq!(offset(&mut client).unwrap(), Ok(last), "{numbers:?}");
+    numbers
+}
+
+/// Writes transactions until the broker is cut off; gives how long the record of changes was when each was acked.
+fn run(scene: &mut Scene) -> Vec<u64> {
+    let broker = scene.start(&SMALL);
+    let record = scene.changes(1);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("a", 1, &[]);
+    client.create("b", 1, &[]);
+    let mut producers =
+        IDS.map(|(id, newer)| Producer::new(&mut client, id, newer).unwrap().unwrap());
+    let mut acked = Vec::new();
+    for number in 0..TRANSACTIONS {
+        let producer = &mut producers[number % 2];
+        assert_eq!(fill(&mut client, producer, number).unwrap(), 0);
+        assert_eq!(producer.end(&mut client, commits(number)).unwrap(), 0);
+        acked.push(fs::metadata(&record).unwrap().len());
+    }
+    broker.kill();
+    acked
+}
+
+fn check(image: &Path, cut: u64, acked: &[u64]) {
+    let broker = Broker::start_with(image, &SMALL, |command| {
+        command.env("RUST_LOG", "error");
+    });
+    let there = settled(&broker);
+    assert!(
+        there.iter().all(|&number| commits(number)),
+        "aborted: {there:?}"
+    );
+    let must = (0..TRANSACTIONS).filter(|&n| commits(n) && acked[n] <= cut);
+    assert!(
+        must.clone().all(|n| there.contains(&n)),
+        "{there:?} of {must:?}"
+    );
+    let log = broker.log();
+    assert!(!log.contains("lost") && !log.contains("offline"), "{log}");
+    assert!(broker.stop().success());
+}
+
+#[test]
+fn a_power_cut_leaves_transactions_whole() {
+    let mut rng = StdRng::seed_from_u64(common::seed("power, transactions"));
+    let mut scene = Scene::new();
+    let mut disk = scene.disk();
+    let acked = run(&mut scene);
+    let changes = fs::read(scene.changes(1)).unwrap();
+    let cuts = every_cut(&changes);
+    let mut chosen = cuts.iter().copied().choose_multiple(&mut rng, CUTS);
+    chosen.sort_unstable();
+    eprintln!(
+        "power, transactions: {} of {} cuts",
+        chosen.len(),
+        cuts.len()
+    );
+    let mut rest = &changes[..];
+    for cut in chosen {
+        while ((changes.len() - rest.len()) as u64) < cut && disk.step(&mut rest) {}
+        let images = ["strict", "lucky"].map(|kind| scene.path(&format!("{kind}-{cut}")));
+        disk.write_to(&images[0]).unwrap();
+        disk.write_some_to(&images[1], || rng.random()).unwrap();
+        for image in images {
+            check(&image, cut, &acked);
+            fs::remove_dir_all(image).unwrap();
+        }
+    }
+}
+
+/// Each of the three turns of an end may find the disk full: whatever the producer was told holds, and once there is
+/// room again all goes on.
+#[test]
+fn a_full_disk_leaves_transactions_whole() {
+    let mut scene = Scene::new();
+    let broker = scene.start(&SMALL);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("a", 1, &[]);
+    client.create("b", 1, &[]);
+    let mut told = Vec::new();
+    // First with room for all, so that the topics are there.
+    let rooms = [1 << 30].into_iter().chain((0..700).step_by(23));
+    for (number, room) in rooms.enumerate() {
+        let (id, newer) = IDS[number % 2];
+        let mut producer = Producer::new(&mut client, id, newer).unwrap().unwrap();
+        if number % 3 > 0 {
+            assert_eq!(fill(&mut client, &mut producer, number).unwrap(), 0);
+            scene.shim.set_room(Some(room)).unwrap();
+            told.push(producer.end(&mut client, true).unwrap());
+        } else {
+            // What it is filled with may not fit either.
+            scene.shim.set_room(Some(2 * room)).unwrap();
+            let filled = fill(&mut client, &mut producer, number).unwrap();
+            let ended = producer.end(&mut client, filled == 0).unwrap();
+            told.push(if filled == 0 { ended } else { filled });
+        }
+        scene.shim.set_room(None).unwrap();
+        if number % 7 == 6 {
+            check_told(&broker, &told);
+        }
+    }
+    check_told(&broker, &told);
+    assert!(broker.stop().success());
+}
+
+/// What was told to be committed is there.
+fn check_told(broker: &Broker, told: &[i16]) {
+    let there = settled(broker);
+    let committed = (0..).zip(told).filter(|(_, code)| **code == 0);
+    let missing: Vec<usize> = committed
+        .map(|(n, _)| n)
+        .filter(|n| !there.contains(n))
+        .collect();
+    assert_eq!(missing, [0; 0], "{told:?} {there:?}");
+}
+
+/// A sync that fails ends the process (P6), at any of the turns of an end.
+#[test]
+fn a_failed_sync_leaves_transactions_whole() {
+    let mut scene = Scene::new();
+    let mut told = Vec::new();
+    for nth in 0..14 {
+        let broker = scene.start(&SMALL);
+        let mut client = Client::connect(&broker.address).unwrap();
+        if nth == 0 {
+            client.create("a", 1, &[]);
+            client.create("b", 1, &[]);
+        }
+        let (id, newer) = IDS[nth % 2];
+        let mut producer = Producer::new(&mut client, id, newer).unwrap().unwrap();
+        assert_eq!(fill(&mut client, &mut producer, nth).unwrap(), 0);
+        scene.shim.fail_sync(nth as u64 / 2).unwrap();
+        told.push(producer.end(&mut client, true).unwrap_or(-1));
+        // Its next transaction waits for the end of this one.
+        let _ = producer.write(&mut client, "a", "none");
+        drop(broker);
+        scene.shim.fail_sync(0).unwrap();
+        let broker = scene.start(&SMALL);
+        check_told(&broker, &told);
+        broker.kill();
+    }
+}
+
+/// P5: what became of a transaction is known where its marker is not any more.
+#[test]
+fn a_marker_that_is_lost_is_written_again() {
+    let mut scene = Scene::new();
+    let mut expected = Vec::new();
+    for number in 0..8 {
+        let broker = scene.start(&SMALL);
+        let mut client = Client::connect(&broker.address).unwrap();
+        if number == 0 {
+            client.create("a", 1, &[]);
+            client.create("b", 1, &[]);
+        }
+        let (id, newer) = IDS[number % 2];
+        let mut producer = Producer::new(&mut client, id, newer).unwrap().unwrap();
+        assert_eq!(fill(&mut client, &mut producer, number).unwrap(), 0);
+        assert_eq!(producer.end(&mut client, commits(number)).unwrap(), 0);
+        expected.extend(commits(number).then_some(number));
+        // Another begins once this one is complete.
+        assert_eq!(producer.write(&mut client, "b", "none").unwrap(), 0);
+        broker.kill();
+        for partition in ["a-0", "__consumer_offsets-0"] {
+            lose_last_marker(&scene.data().join(partition));
+        }
+        let broker = scene.start(&SMALL);
+        assert_eq!(settled(&broker), expected);
+        broker.kill();
+    }
+}
+
+fn lose_last_marker(dir: &Path) {
+    let log = dir.join(names(dir, ".log").last().unwrap());
+    let bytes = fs::read(&log).unwrap();
+    let batches = client::batches(&bytes);
+    let (last, batch) = batches.last().unwrap();
+    assert!(last.is_control(), "{last:?} in {log:?}");
+    fs::write(&log, &bytes[..bytes.len() - batch.len()]).unwrap();
+}
