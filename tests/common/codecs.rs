@@ -3,6 +3,15 @@
 use ottla::compress::Codec;
 use std::io::Write;
 
+/// Every codec.
+pub const CODECS: [Codec; 5] = [
+    Codec::None,
+    Codec::Gzip,
+    Codec::Snappy,
+    Codec::Lz4,
+    Codec::Zstd,
+];
+
 /// What `plain` is in `codec`.
 pub fn compress(codec: Codec, plain: &[u8]) -> Vec<u8> {
     match codec {

@@ -8,13 +8,12 @@
 //! and when the epochs have run out, never else.
 
 use crate::common::client::altered;
-use crate::common::codecs::compress;
+use crate::common::codecs::{CODECS, compress};
 use crate::common::producer::Client;
 use crate::proxy::Proxy;
 use ottla::api::produce::PartitionProduceResponse;
 use ottla::batch::Header;
 use ottla::batch::builder::Builder;
-use ottla::compress::Codec;
 use ottla::error::ErrorCode::OutOfOrderSequenceNumber;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -25,13 +24,6 @@ use std::thread;
 use std::time::Duration;
 
 pub const IN_FLIGHT_MAX: usize = 5;
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
 const TIME_MS: i64 = 1_700_000_000_000;
 
 /// Topic and partition.

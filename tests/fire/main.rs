@@ -8,6 +8,7 @@
 mod common;
 mod driver;
 mod proxy;
+mod transactions;
 
 use common::Broker;
 use common::producer::{Batch, Client, sacred};
@@ -17,6 +18,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::HashMap;
 use std::path::Path;
+use std::slice;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,8 +33,8 @@ const TOPICS: [(&str, i32, &str); 3] = [
 ];
 const SECONDS: u64 = 20;
 
-fn start(data: &Path) -> Broker {
-    Broker::start_with(data, &[], |command| {
+fn start(data: &Path, settings: &[&str]) -> Broker {
+    Broker::start_with(data, settings, |command| {
         command.env("RUST_LOG", "warn");
     })
 }
@@ -42,7 +45,13 @@ fn places() -> Vec<Place> {
 }
 
 /// Kills the broker and starts the next until the time is over; gives the last one, and how many there were.
-fn burn(data: &Path, mut broker: Broker, proxy: &Proxy, rng: &mut StdRng) -> (Broker, usize) {
+fn burn(
+    data: &Path,
+    settings: &[&str],
+    mut broker: Broker,
+    proxies: &[Arc<Proxy>],
+    rng: &mut StdRng,
+) -> (Broker, usize) {
     let seconds = std::env::var("OTTLA_FIRE_SECONDS").map_or(SECONDS, |s| s.parse().unwrap());
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut brokers = 1;
@@ -53,10 +62,10 @@ fn burn(data: &Path, mut broker: Broker, proxy: &Proxy, rng: &mut StdRng) -> (Br
         } else {
             broker.kill();
         }
-        proxy.down();
+        proxies.iter().for_each(|proxy| proxy.down());
         thread::sleep(Duration::from_millis(rng.random_range(0..300)));
-        broker = start(data);
-        proxy.up(&broker.address);
+        broker = start(data, settings);
+        proxies.iter().for_each(|proxy| proxy.up(&broker.address));
         brokers += 1;
     }
     (broker, brokers)
@@ -156,12 +165,12 @@ fn idempotent_producers_under_fire() {
     let seed = common::seed("fire");
     let mut rng = StdRng::seed_from_u64(seed);
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let broker = start(scratch.path());
+    let broker = start(scratch.path(), &[]);
     let mut client = Client::connect(&broker.address).unwrap();
     for (topic, partitions, segment_bytes) in TOPICS {
         client.create(topic, partitions, &[("segment.bytes", segment_bytes)]);
     }
-    let proxy = Proxy::start(rng.random());
+    let proxy = Proxy::start(rng.random(), false);
     proxy.up(&broker.address);
     let new = |number| Producer::new(number, seed, &places());
     let mut producers: Vec<Producer> = (0..PRODUCERS).map(new).collect();
@@ -170,7 +179,13 @@ fn idempotent_producers_under_fire() {
         for producer in &mut producers {
             scope.spawn(|| producer.run(&proxy, &stop));
         }
-        let burnt = burn(scratch.path(), broker, &proxy, &mut rng);
+        let burnt = burn(
+            scratch.path(),
+            &[],
+            broker,
+            slice::from_ref(&proxy),
+            &mut rng,
+        );
         proxy.calm();
         stop.store(true, Ordering::SeqCst);
         burnt
@@ -186,7 +201,7 @@ fn idempotent_producers_under_fire() {
     );
     check(&broker.address, &producers);
     broker.kill();
-    let broker = start(scratch.path());
+    let broker = start(scratch.path(), &[]);
     for (place, log) in check(&broker.address, &producers) {
         check_the_judge(place, &log, &producers);
     }

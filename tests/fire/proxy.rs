@@ -21,11 +21,13 @@ pub struct Proxy {
     deaths: AtomicU64,
     connections: AtomicU64,
     calm: AtomicBool,
+    is_patient: bool,
 }
 
 impl Proxy {
-    /// A proxy without a broker; it refuses until there is one.
-    pub fn start(seed: u64) -> Arc<Proxy> {
+    /// A proxy without a broker; it refuses until there is one. A patient one cuts a client's connection only once the
+    /// broker has done what came to it.
+    pub fn start(seed: u64, is_patient: bool) -> Arc<Proxy> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Arc::new(Proxy {
             address: listener.local_addr().unwrap().to_string(),
@@ -33,6 +35,7 @@ impl Proxy {
             deaths: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             calm: AtomicBool::new(false),
+            is_patient,
         });
         let serving = proxy.clone();
         thread::spawn(move || {
@@ -89,27 +92,45 @@ impl Proxy {
         }
         let pause = Duration::from_millis(rng.random_range(0..200));
         let (from, to) = (client.try_clone().unwrap(), broker.try_clone().unwrap());
-        thread::spawn(move || pump(from, to, requests, Duration::ZERO));
-        thread::spawn(move || pump(broker, client, answers, pause));
+        let is_patient = self.is_patient;
+        thread::spawn(move || {
+            pump(&from, &to, requests);
+            match is_patient {
+                // The broker answers what it has, and ends the connection.
+                true => drop(to.shutdown(Shutdown::Write)),
+                false => cut(&from, &to),
+            }
+        });
+        thread::spawn(move || {
+            if pump(&broker, &client, answers) {
+                thread::sleep(pause);
+            }
+            if is_patient {
+                let _ = broker.shutdown(Shutdown::Write);
+                let _ = std::io::copy(&mut &broker, &mut std::io::sink());
+            }
+            cut(&broker, &client);
+        });
     }
 }
 
-/// Hands on so many bytes; then, after a pause in which the other direction goes on, cuts both.
-fn pump(mut from: TcpStream, mut to: TcpStream, mut left: u64, pause: Duration) {
+fn cut(one: &TcpStream, other: &TcpStream) {
+    let _ = one.shutdown(Shutdown::Both);
+    let _ = other.shutdown(Shutdown::Both);
+}
+
+/// Hands on so many bytes; says whether that is why it ends.
+fn pump(mut from: &TcpStream, mut to: &TcpStream, mut left: u64) -> bool {
     let mut buffer = [0; 16 << 10];
     while left > 0 {
         let Ok(read @ 1..) = from.read(&mut buffer) else {
-            break;
+            return false;
         };
         let len = left.min(read as u64);
         if to.write_all(&buffer[..len as usize]).is_err() {
-            break;
+            return false;
         }
         left -= len;
     }
-    if left == 0 {
-        thread::sleep(pause);
-    }
-    let _ = from.shutdown(Shutdown::Both);
-    let _ = to.shutdown(Shutdown::Both);
+    true
 }
