@@ -36,7 +36,7 @@ clients: build
 	python3 tests/clients/run.py --broker $(OTTLA) --installed $(CLIENTS) --rdkafka $(TARGET)/debug/examples/rdkafka_client
 
 bench:
-	cargo bench --bench durable --bench fetch --bench idle --bench produce --bench recover --bench start
+	cargo bench --bench clean --bench durable --bench fetch --bench idle --bench produce --bench recover --bench start
 
 clean:
 	cargo clean

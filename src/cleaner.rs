@@ -121,7 +121,7 @@ impl Cleaner {
                 broker: broker.clone(),
                 next: Instant::now() + first,
             },
-            compaction: Compaction::load(&broker.config().data_dir),
+            compaction: Compaction::load(&broker),
             broker,
             bell,
         }

@@ -16,8 +16,10 @@
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
 //! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
 //! 8. [`txn`]: transactions, likewise.
-//! 9. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
-//!    and those in force, which change while the broker runs. [`quota`]: who is slowed down.
+//! 9. [`clock`]: broker time. [`cleaner`]: what has grown old by it, and what compaction leaves; it prepares, and the
+//!    writer puts in place.
+//! 10. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
+//!     and those in force, which change while the broker runs. [`quota`]: who is slowed down.
 //!
 //! # A produced byte's way
 //!
@@ -50,6 +52,13 @@
 //! end    -> PREPARE record, synced -> answer -> markers into every partition, synced -> COMPLETE record
 //! ```
 //!
+//! # An old record's way out
+//!
+//! ```text
+//! retention:  cleaner: segments beyond a limit -> writer: log start raised -> control: saved -> writer: files go
+//! compaction: cleaner: `.cleaned` files, synced -> writer: swapped in, a new view -> the old files go
+//! ```
+//!
 //! # Threads and owners
 //!
 //! | thread | how many | owns | waits in |
@@ -59,7 +68,7 @@
 //! | writer | 1 | every [`storage::Log`] | its queue, and the disk |
 //! | sync | up to 64, while needed | nothing | its queue, and the disk |
 //! | control | 1 | the catalog's [`catalog::State`], directories, every group and transaction | its mailbox, and the disk |
-//! | cleaner | 1 | nothing | its next look, and the disk |
+//! | cleaner | 1 | `.cleaned` files, until the writer takes them | its next look, and the disk |
 //!
 //! No state is shared between owners: they send each other messages, and everyone else reads immutable views. The
 //! few locks guard pointers and queues, and have an order ([`lock`]).

@@ -20,6 +20,11 @@ const FIND_COORDINATOR: (i16, i16) = (10, 0);
 const API_VERSIONS: (i16, i16) = (18, 0);
 const CREATE_TOPICS: (i16, i16) = (19, 4);
 const DELETE_TOPICS: (i16, i16) = (20, 3);
+const INCREMENTAL_ALTER_CONFIGS: (i16, i16) = (44, 0);
+
+/// Kinds of resources in [`alter`].
+pub const TOPIC: i8 = 2;
+pub const BROKER: i8 = 4;
 
 /// The bytes of a batch before its records.
 const BATCH_HEADER_BYTES: usize = 61;
@@ -107,31 +112,38 @@ impl Answer {
 
 /// A version 2 batch of uncompressed records without keys, with its CRC-32C.
 pub fn batch(values: &[Vec<u8>]) -> Vec<u8> {
+    let records: Vec<_> = values.iter().map(|value| (None, &value[..])).collect();
+    batch_of(&records)
+}
+
+/// As [`batch`], of keys and values.
+pub fn batch_of(pairs: &[(Option<&[u8]>, &[u8])]) -> Vec<u8> {
     let now_ms = std::time::UNIX_EPOCH
         .elapsed()
         .map_or(0, |t| t.as_millis() as i64);
     let mut records = Vec::new();
-    for (i, value) in values.iter().enumerate() {
+    for (i, (key, value)) in pairs.iter().enumerate() {
         let mut record = Builder::default()
             .i8(0)
             .varint(0)
             .varint(i as i32)
-            .varint(-1)
-            .varint(value.len() as i32);
-        record.0.extend(value);
+            .varint(key.map_or(-1, |key| key.len() as i32));
+        record.0.extend(key.unwrap_or_default());
+        record = record.varint(value.len() as i32);
+        record.0.extend(*value);
         let record = record.varint(0).0;
         records.extend(Builder::default().varint(record.len() as i32).0);
         records.extend(record);
     }
     let mut checked = Builder::default()
         .i16(0) // attributes
-        .i32(values.len() as i32 - 1)
+        .i32(pairs.len() as i32 - 1)
         .i64(now_ms)
         .i64(now_ms)
         .i64(-1) // no producer id
         .i16(-1)
         .i32(-1)
-        .i32(values.len() as i32);
+        .i32(pairs.len() as i32);
     checked.0.extend(records);
     let mut whole = Builder::default()
         .i64(0)
@@ -179,6 +191,16 @@ pub fn produce_answer_bytes(topic: &str) -> usize {
 /// Where in a Produce answer, from its length field on, the partition's error code stands.
 pub fn produce_error_at(topic: &str) -> usize {
     4 + 4 + 4 + 2 + topic.len() + 4 + 4
+}
+
+/// Sends a frame of [`produce_frame`] and waits for its answer.
+pub fn produce(stream: &mut TcpStream, topic: &str, frame: &[u8]) -> Result<()> {
+    let mut answer = call(stream, frame)?;
+    answer.at = produce_error_at(topic) - 4;
+    match answer.i16() {
+        0 => Ok(()),
+        code => Err(format!("Produce answered error {code}").into()),
+    }
 }
 
 /// A Fetch request of one partition, ready to send; bytes are what it asks at most, and it waits for one.
@@ -268,6 +290,26 @@ pub fn create_topic(address: SocketAddr, name: &str, partitions: usize) -> Resul
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
+}
+
+/// Sets a setting of a topic, or of all brokers (no name).
+pub fn alter(address: SocketAddr, kind: i8, name: &str, setting: (&str, &str)) -> Result<()> {
+    let alter = Builder::default()
+        .i32(1)
+        .i8(kind)
+        .string(name)
+        .i32(1)
+        .string(setting.0)
+        .i8(0) // set
+        .string(setting.1)
+        .i8(0) // not only to try
+        .request(INCREMENTAL_ALTER_CONFIGS);
+    let mut answer = call(&mut connect(address)?, &alter)?;
+    answer.at += 4 + 4;
+    match answer.i16() {
+        0 => Ok(()),
+        code => Err(format!("{setting:?} answered error {code}").into()),
+    }
 }
 
 /// Deletes a topic.

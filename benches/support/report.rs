@@ -11,6 +11,8 @@ pub enum Target {
     AtMost(f64),
     /// The ratio is to be at least this.
     Ratio(f64),
+    /// The ratio is to be at most this.
+    RatioAtMost(f64),
     /// Printed beside the others, for orientation.
     None,
 }
@@ -24,6 +26,10 @@ pub fn figure(name: &str, value: f64, unit: &str, ratio: Option<f64>, target: Ta
         Target::Ratio(t) => (
             format!("ratio >= {t}"),
             verdict(ratio.is_some_and(|r| r >= t)),
+        ),
+        Target::RatioAtMost(t) => (
+            format!("ratio <= {t}"),
+            verdict(ratio.is_some_and(|r| r <= t)),
         ),
         Target::None => ("-".into(), ""),
     };

@@ -125,3 +125,22 @@ fn refusal(version: i16, code: ErrorCode) -> Refusal {
         code => code.into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_tried_again_is_said_as_the_version_knows_it() {
+        let (wait, starting) = (
+            ErrorCode::ConcurrentTransactions,
+            ErrorCode::CoordinatorLoadInProgress,
+        );
+        assert_eq!(refusal(11, wait).code, ErrorCode::NotEnoughReplicas);
+        assert_eq!(refusal(12, wait).code, wait);
+        for version in [3, 12] {
+            let told = refusal(version, starting).code;
+            assert_eq!(told, ErrorCode::NotEnoughReplicas);
+        }
+    }
+}

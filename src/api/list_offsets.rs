@@ -68,8 +68,8 @@ const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 const READ_COMMITTED: i8 = 1;
 
-/// Finds offsets by time. `latest` first waits for the turn that holds what was already answered, so that a
-/// producer with `acks=1` reads its own writes (P2).
+/// Finds offsets by time. What looks at the end first waits for the turn that holds what was already answered, so that
+/// a producer with `acks=1` reads its own writes (P2).
 pub fn handle(
     call: &mut Call<'_>,
     version: i16,
@@ -141,7 +141,7 @@ fn answer(
         Ok(snapshot) => snapshot,
     };
     let snapshot = match (asked.timestamp, partition) {
-        (LATEST, Some(partition)) => settled(call, partition, snapshot)?,
+        (LATEST | MAX_TIMESTAMP | 0.., Some(partition)) => settled(call, partition, snapshot)?,
         _ => snapshot,
     };
     let is_gone = |found: &TimestampOffset| {

@@ -14,7 +14,6 @@ use crate::broker::Broker;
 use crate::catalog::Topic;
 use crate::config::TopicConfig;
 use crate::control::log_settings;
-use crate::error::Error;
 use crate::storage::checkpoint::{CLEANER_OFFSETS, Offsets, read_offsets, write_offsets};
 use crate::storage::compaction::{self, Failed, Replacement, Stopped};
 use crate::storage::segment::{Extent, header_at};
@@ -35,8 +34,6 @@ const WAIT_MS_MAX: i64 = 86_400_000;
 /// What compaction remembers from pass to pass.
 pub struct Compaction {
     path: PathBuf,
-    /// The lines of the checkpoint as this process found them, until their log is looked at.
-    found: Offsets,
     /// Where the uncompacted part begins, by partition serial.
     first_dirty: HashMap<u64, i64>,
     /// When a log that failed may be tried again, by partition serial.
@@ -56,17 +53,22 @@ struct Candidate {
 }
 
 impl Compaction {
-    /// Remembers what the last run saved in the data directory.
-    pub fn load(data: &Path) -> Compaction {
-        let path = data.join(CLEANER_OFFSETS);
+    /// Remembers what the last run saved. Of the topics that there are now: a later one of the same name is another.
+    pub fn load(broker: &Broker) -> Compaction {
+        let path = broker.config().data_dir.join(CLEANER_OFFSETS);
         let found = read_offsets(&path).unwrap_or_else(|error| {
             log::warn!("{error}; going on without it");
             Offsets::new()
         });
+        let catalog = broker.catalog.get();
+        let partitions = catalog.topics().flat_map(|topic| &topic.partitions);
+        let line = |p: &Arc<Partition>| {
+            let offset = found.get(&(p.topic.to_string(), p.index))?;
+            Some((p.serial, *offset))
+        };
         Compaction {
             path,
-            found,
-            first_dirty: HashMap::new(),
+            first_dirty: partitions.filter_map(line).collect(),
             paused: HashMap::new(),
             first_times: HashMap::new(),
             last_look: None,
@@ -138,7 +140,7 @@ impl Compaction {
                     last_stable: view.last_stable,
                     appended_end: view.appended_end,
                 };
-                let saved = self.saved(partition);
+                let saved = self.first_dirty.get(&partition.serial).copied();
                 candidates.push(Candidate {
                     dirt: dirt(&extents, saved, &topic.config, now_ms),
                     topic: topic.clone(),
@@ -162,16 +164,6 @@ impl Compaction {
             .ok()
             .and_then(|header| header.ok().flatten())
             .map_or(-1, |h| h.max_timestamp)
-    }
-
-    /// Where a log's last pass ended.
-    fn saved(&mut self, partition: &Partition) -> Option<i64> {
-        let key = (partition.topic.to_string(), partition.index);
-        // Once: a topic that is made again under the name has another serial.
-        if let Some(found) = self.found.remove(&key) {
-            self.first_dirty.insert(partition.serial, found);
-        }
-        self.first_dirty.get(&partition.serial).copied()
     }
 
     /// One pass over one log.
@@ -279,22 +271,22 @@ fn pass(
         map_bytes_max: usize::try_from(config.cleaner_map_bytes_max).unwrap_or(usize::MAX),
         map_load_factor: config.cleaner_map_load_factor,
         last_of_producer: &|id| producers.get(&id).copied(),
-        aborted: &|offsets| {
-            let aborted = view.aborted_between(&broker.storage, offsets);
-            aborted.map_err(|e| Error::new(format!("aborted transactions: {e}")))
-        },
+        log_start: &|| partition.snapshot().view.log_start,
+        aborted: &|offsets| view.aborted_between(&broker.storage, offsets),
     };
     let mut pace = Pace::new(broker, bell, partition, meanwhile);
     let mut swap = |replacement: Replacement| {
-        let rewrite = Rewrite::open(&dir, replacement).map_err(|error| {
-            log::warn!("{error}");
-            Stopped
-        })?;
-        ask(broker, |answer| Job::Swap {
-            partition: partition.clone(),
-            rewrite: Box::new(rewrite),
+        let rewrite = Box::new(Rewrite::open(&dir, replacement)?);
+        let partition = partition.clone();
+        let job = |answer| Job::Swap {
+            partition,
+            rewrite,
             answer,
-        })
+        };
+        match ask(broker, job)?? {
+            true => Ok(()),
+            false => Err(Failed::Moved),
+        }
     };
     compaction::compact(&source, &mut |bytes| pace.worked(bytes), &mut swap)
 }

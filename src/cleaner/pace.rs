@@ -1,6 +1,6 @@
 //! How fast compaction may work: no faster than `log.cleaner.io.max.bytes.per.second`, and never all of the time.
 //!
-//! After each piece of work it rests as long as that took: where the disk or the processor is busy, with producers
+//! After each piece of work it rests for three times as long as that took: where the disk or the processor is busy, with producers
 //! most likely, pieces take longer and so do the rests.
 
 use super::Bell;
@@ -10,7 +10,11 @@ use crate::storage::{Partition, Status};
 use std::time::{Duration, Instant};
 
 /// A piece of work is about this long: a producer's sync that waits behind it waits no longer.
-const PIECE: Duration = Duration::from_millis(4);
+const PIECE: Duration = Duration::from_millis(1);
+
+/// What a rest is to the work before it: with three, a producer's p99 stays below twice what it is without compaction
+/// (`benches/clean.rs`), with one it did not.
+const REST_TO_WORK: u32 = 3;
 
 /// One stalled write must not make compaction rest for minutes.
 const REST_MAX: Duration = Duration::from_secs(1);
@@ -79,7 +83,7 @@ fn rest(worked: Duration, bytes: u64, bytes_per_second_max: f64) -> Duration {
     let due = Duration::try_from_secs_f64(bytes as f64 / bytes_per_second_max);
     let due = due.unwrap_or(Duration::MAX).saturating_sub(worked);
     // The limit is the owner's word, and may ask for any rest.
-    due.max(worked.min(REST_MAX))
+    due.max((worked * REST_TO_WORK).min(REST_MAX))
 }
 
 #[cfg(test)]
@@ -87,11 +91,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_rests_as_long_as_it_worked_or_as_the_limit_asks() {
+    fn it_rests_longer_than_it_worked_and_as_the_limit_asks() {
         let ms = Duration::from_millis;
-        assert_eq!(rest(ms(5), 1_000_000, f64::MAX), ms(5));
+        assert_eq!(rest(ms(5), 1_000_000, f64::MAX), ms(15));
         assert_eq!(rest(ms(5), 1_000_000, 10e6), ms(95));
-        assert_eq!(rest(ms(5), 1_000, 10e6), ms(5));
+        assert_eq!(rest(ms(5), 1_000, 10e6), ms(15));
         assert_eq!(rest(ms(60_000), 1_000, f64::MAX), REST_MAX);
         assert!(rest(ms(5), u64::MAX, 1e-300) > ms(1 << 40));
     }

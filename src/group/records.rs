@@ -237,12 +237,7 @@ fn key_of(kind: i16, group: &str, of: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-        let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).unwrap();
-        digits.chunks(2).map(byte).collect()
-    }
+    use crate::wire::hex;
 
     /// By hand, from Kafka's `OffsetCommitKey.json` and `OffsetCommitValue.json`.
     #[test]

@@ -122,6 +122,11 @@ impl Segment {
         self.base_offset
     }
 
+    /// The directory of its files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The path of one of its files; `extension` with its dot.
     pub fn path(&self, extension: &str) -> PathBuf {
         path(&self.dir, self.base_offset, extension)

@@ -117,12 +117,7 @@ fn transaction_of(value: TransactionLogValue, state: State) -> Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-        let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).unwrap();
-        digits.chunks(2).map(byte).collect()
-    }
+    use crate::wire::hex;
 
     fn ongoing() -> Transaction {
         Transaction {

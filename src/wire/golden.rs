@@ -8,7 +8,8 @@ use crate::api::{api_versions::*, delete_topics::*, fetch::*, list_offsets::*, m
 use crate::api::{describe_topic_partitions::*, produce::*};
 use std::sync::Arc;
 
-fn hex(text: &str) -> Vec<u8> {
+/// Bytes as they stand in a listing; white space means nothing.
+pub fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     digits.chunks(2).map(byte).collect()

@@ -25,6 +25,9 @@ mod oracle;
 pub mod primitives;
 pub mod table;
 
+#[cfg(test)]
+pub(crate) use golden::hex;
+
 pub use frame::{FileSlice, Frame, FrameSlice, Records};
 pub use header::{RequestHeader, read_request, read_response, write_request, write_response};
 pub use primitives::{Hole, Malformed, Reader, Uuid, Writer};

@@ -7,7 +7,7 @@ use super::FlushPolicy;
 use super::pace::{Credit, Pace};
 use crate::batch::check::Checked;
 use crate::control;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Result};
 use crate::lock::{Mutex, Rank};
 use crate::server::waiting::{Inbox, Outcome, Ticket};
 use crate::storage::compaction::LastOfProducer;
@@ -204,8 +204,8 @@ pub enum Job {
         partition: Arc<Partition>,
         /// The rewrite.
         rewrite: Box<Rewrite>,
-        /// Told once it is in place.
-        answer: mpsc::Sender<()>,
+        /// Told whether it is in place, or was refused since the log has changed; and what failed.
+        answer: mpsc::Sender<Result<bool>>,
     },
     /// Tell what of each producer must outlive compaction; no answer if there is no such log.
     ListLast {

@@ -96,27 +96,32 @@ impl Writer {
     }
 
     /// Puts a rewrite in place (L5), and says so: nobody waits any more if the cleaner was told to end.
-    pub(super) fn swap(&mut self, serial: u64, rewrite: &Rewrite, answer: &mpsc::Sender<()>) {
+    pub(super) fn swap(
+        &mut self,
+        serial: u64,
+        rewrite: &Rewrite,
+        answer: &mpsc::Sender<Result<bool>>,
+    ) {
         let Some(held) = self.held.get_mut(&serial) else {
             return rewrite.discard();
         };
-        match held.log.swap(rewrite) {
-            Ok(Replaced { segments, files }) => {
-                held.partition.publish(held.log.view());
-                for segment in segments {
-                    segment.retire(held.log.shared());
-                }
-                self.trash.unlink_after(files, held.log.file_delete_delay());
-                self.hints.extend(held.log.take_hints());
-                let _ = answer.send(());
-            }
-            Err(error) => {
-                log::warn!("{}: not compacted: {error}", held.partition.dir.display());
-                if held.log.is_offline() {
-                    held.partition.set_status(Status::Offline);
-                }
-            }
+        let swapped = held.log.swap(rewrite);
+        if held.log.is_offline() {
+            held.partition.set_status(Status::Offline);
         }
+        let swapped = swapped.map(|replaced| {
+            let Some(Replaced { segments, files }) = replaced else {
+                return false;
+            };
+            held.partition.publish(held.log.view());
+            for segment in segments {
+                segment.retire(held.log.shared());
+            }
+            self.trash.unlink_after(files, held.log.file_delete_delay());
+            self.hints.extend(held.log.take_hints());
+            true
+        });
+        let _ = answer.send(swapped);
     }
 
     /// Tells what of each producer must outlive compaction.

@@ -1,11 +1,11 @@
-// kafkajs: see records.py for the verbs produce and member. Its codecs beside gzip are plugins, as its manual says.
+// kafkajs: see records.py for the verbs; it consumes in a group, which is one of its own. Its codecs beside gzip are plugins, as its manual says.
 'use strict'
 
 const zlib = require('node:zlib')
 const { Kafka, CompressionTypes, CompressionCodecs, PartitionAssigners, logLevel } = require('kafkajs')
 const Lz4Codec = require('@2l/kafkajs-lz4')
 const SnappyCodec = require('kafkajs-snappy')
-const { read, runs, main } = require('./records.js')
+const { read, write, runs, main } = require('./records.js')
 const members = require('./members.js')
 
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
@@ -37,6 +37,33 @@ async function produce(bootstrap, topic, codec, idempotent) {
     await producer.send({ topic, messages, compression: CompressionTypes[codecs[codec]] })
   }
   await producer.disconnect()
+}
+
+async function consume(bootstrap, topics) {
+  const kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.WARN })
+  const admin = kafka.admin()
+  await admin.connect()
+  const owed = new Map()
+  for (const topic of topics) {
+    for (const { partition, low, high } of await admin.fetchTopicOffsets(topic)) {
+      if (Number(high) > Number(low)) owed.set(`${topic} ${partition}`, Number(high))
+    }
+  }
+  await admin.disconnect()
+  const consumer = kafka.consumer({ groupId: `consume-${process.pid}-${Date.now()}`, maxWaitTimeInMs: 100 })
+  await consumer.connect()
+  await consumer.subscribe({ topics, fromBeginning: true })
+  await new Promise((resolve, reject) => {
+    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error))
+    const eachBatch = async ({ batch: { topic, partition, messages } }) => {
+      for (const message of messages) write(topic, partition, message)
+      const place = `${topic} ${partition}`
+      if (Number(messages.at(-1).offset) + 1 >= owed.get(place)) owed.delete(place)
+      if (owed.size === 0) resolve()
+    }
+    consumer.run({ autoCommit: false, eachBatch }).catch(reject)
+  })
+  await consumer.disconnect()
 }
 
 async function member(bootstrap, groupId, topic, ...texts) {
@@ -80,4 +107,4 @@ async function member(bootstrap, groupId, topic, ...texts) {
   process.exit(0)
 }
 
-main(produce, member)
+main(produce, member, consume)

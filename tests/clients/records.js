@@ -17,6 +17,14 @@ function read() {
     })
 }
 
+// A consumed record, on the standard output.
+function write(topic, p, { offset, timestamp, key, value, headers }) {
+  const enhex = data => (data === null ? null : Buffer.from(data).toString('hex'))
+  const pairs = Object.entries(headers ?? {}).flatMap(([name, values]) => [values].flat().map(v => [name, enhex(v)]))
+  const record = { topic, p, o: Number(offset), t: Number(timestamp), k: enhex(key), v: enhex(value), h: pairs }
+  fs.writeSync(1, JSON.stringify(record) + '\n')
+}
+
 // Cuts records into runs that stay well under the default max.message.bytes: these clients send what they are given as one batch.
 function* runs(records, bytesMax = 500_000, countMax = 1000) {
   let run = []
@@ -34,12 +42,14 @@ function* runs(records, bytesMax = 500_000, countMax = 1000) {
   if (run.length > 0) yield run
 }
 
-// Runs `produce BOOTSTRAP TOPIC CODEC [idempotent]` or `member BOOTSTRAP GROUP TOPIC [OPTION]...`.
-function main(produce, member) {
+// Runs `produce BOOTSTRAP TOPIC CODEC [idempotent]`, `member BOOTSTRAP GROUP TOPIC [OPTION]...` or, if the client can
+// without joining a group that others may see, `consume BOOTSTRAP TOPIC...`.
+function main(produce, member, consume) {
   const [verb, bootstrap, ...rest] = process.argv.slice(2)
   const verbs = {
     produce: ([topic, codec, idempotent]) => produce(bootstrap, topic, codec, idempotent === 'idempotent'),
-    member: ([group, topic, ...options]) => member(bootstrap, group, topic, ...options)
+    member: ([group, topic, ...options]) => member(bootstrap, group, topic, ...options),
+    ...(consume && { consume: topics => consume(bootstrap, topics) })
   }
   if (!(verb in verbs)) throw new Error('this client consumes only in groups')
   verbs[verb](rest).catch(error => {
@@ -48,4 +58,4 @@ function main(produce, member) {
   })
 }
 
-module.exports = { read, runs, main }
+module.exports = { read, write, runs, main }

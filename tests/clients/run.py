@@ -3,9 +3,9 @@
 
 Parts: comparison (the checks themselves), matrix (awkward records), corpus (a real text, kill -9 and restart in
 between), admin (each client's interface), transactions (each client's), groups (members that come and go, restarts),
-fire (an idempotent producer whose connections are cut and whose broker dies), exactly_once (transactions, while clients
-and broker die), programs (what people run on Kafka), zero_copy (strace). Names of parts as arguments choose them;
-without any, all run.
+fire (an idempotent producer whose connections are cut and whose broker dies), compaction (a map that is written on and
+on, rebuilt by every client), exactly_once (transactions, while clients and broker die), programs (what people run on
+Kafka), zero_copy (strace). Names of parts as arguments choose them; without any, all run.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import compaction
 import exactly_once
 import fire
 import groups
@@ -391,6 +392,7 @@ PARTS = {
     "transactions": transactions,
     "groups": groups.groups,
     "fire": fire.fire,
+    "compaction": compaction.compaction,
     "exactly_once": exactly_once.exactly_once,
     "programs": programs.programs,
     "zero_copy": zero_copy,

@@ -1,13 +1,11 @@
 //! DeleteRecords, cut off at every change of the disk (L4): an answered log start holds, what lies below it never comes
 //! back, and nothing else goes with it.
 
+use crate::common::Broker;
 use crate::common::producer::{Client, batch};
-use crate::common::{self, Broker};
-use crate::power::{cut_at, every_cut};
+use crate::power::cut_everywhere;
 use crate::scene::{Scene, names, values_of, wait_until};
 use ottla::api::delete_records::*;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -97,21 +95,7 @@ fn check(image: &Path, cut: u64, answered: &[Answered]) {
 
 #[test]
 fn an_answered_log_start_holds_wherever_the_power_is_cut() {
-    let mut rng = StdRng::seed_from_u64(common::seed("log start"));
-    let mut scene = Scene::new();
-    let mut disk = scene.disk();
-    let answered = live(&mut scene);
-    let changes = fs::read(scene.changes(1)).unwrap();
-    let cuts = every_cut(&changes);
-    eprintln!("log start: {} cuts", cuts.len());
-    cut_at(
-        &scene,
-        &mut disk,
-        &changes,
-        &cuts,
-        &mut rng,
-        |image, cut| check(image, cut, &answered),
-    );
+    cut_everywhere("log start", Scene::new(), live, check);
 }
 
 /// P9: no log start is told that is not durable, and nothing goes that no durable one passed.

@@ -5,6 +5,7 @@ mod clean_stop;
 #[path = "../common/mod.rs"]
 mod common;
 mod compaction;
+mod compaction_faults;
 mod damage;
 mod failed_sync;
 mod flush_settings;

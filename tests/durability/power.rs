@@ -205,6 +205,23 @@ pub fn every_cut(changes: &[u8]) -> BTreeSet<u64> {
     boundaries(changes).into_iter().collect()
 }
 
+/// Lives once, and checks what a power cut at each change of the disk leaves of it.
+pub fn cut_everywhere<E: Sync>(
+    name: &str,
+    mut scene: Scene,
+    live: impl FnOnce(&mut Scene) -> Vec<E>,
+    check: impl Fn(&Path, u64, &[E]) + Sync,
+) {
+    let mut rng = StdRng::seed_from_u64(common::seed(name));
+    let mut disk = scene.disk();
+    let lived = live(&mut scene);
+    let changes = fs::read(scene.changes(1)).unwrap();
+    let cuts = boundaries(&changes).into_iter().collect();
+    eprintln!("{name}: {} cuts", BTreeSet::len(&cuts));
+    let check = |image: &Path, cut| check(image, cut, &lived);
+    cut_at(&scene, &mut disk, &changes, &cuts, &mut rng, check);
+}
+
 /// One turn fills a segment and begins the next. Whatever a power cut then takes, it never takes the end of the one and
 /// leaves the other.
 #[test]

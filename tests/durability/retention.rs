@@ -1,12 +1,10 @@
 //! Retention, cut off at every change of the disk (L3): a log start that was told never falls, nothing below it comes
 //! back, and no acknowledged record above it goes.
 
+use crate::common::Broker;
 use crate::common::producer::{Client, batch};
-use crate::common::{self, Broker};
-use crate::power::{cut_at, every_cut};
+use crate::power::cut_everywhere;
 use crate::scene::{Scene, names, values_of, wait_until};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -94,21 +92,7 @@ fn check(image: &Path, cut: u64, told: &[Told]) {
 
 #[test]
 fn a_log_start_that_was_told_never_falls_wherever_the_power_is_cut() {
-    let mut rng = StdRng::seed_from_u64(common::seed("retention"));
-    let mut scene = Scene::new();
-    let mut disk = scene.disk();
-    let told = live(&mut scene);
-    let changes = fs::read(scene.changes(1)).unwrap();
-    let cuts = every_cut(&changes);
-    eprintln!("retention: {} cuts", cuts.len());
-    cut_at(
-        &scene,
-        &mut disk,
-        &changes,
-        &cuts,
-        &mut rng,
-        |image, cut| check(image, cut, &told),
-    );
+    cut_everywhere("retention", Scene::new(), live, check);
 }
 
 /// On a full disk nothing can be saved, and retention is what makes room.

@@ -1,15 +1,13 @@
 //! Topics that are made, deleted and made again, cut off at every change of the disk (L6, L9): a topic exists wholly
 //! or not at all, a recreated one never shows old data, and what no catalog knows is adopted, never deleted.
 
+use crate::common::Broker;
 use crate::common::producer::{Client, batch};
-use crate::common::{self, Broker};
-use crate::power::{cut_at, every_cut};
+use crate::power::cut_everywhere;
 use crate::scene::{Scene, copy_dir, heard, names, wait_until};
 use ottla::api::create_topics::{CreatableTopic, CreateTopicsRequest, CreateTopicsResponse};
 use ottla::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use ottla::wire::Uuid;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -155,22 +153,9 @@ fn move_in(scene: &mut Scene) {
 
 #[test]
 fn a_topic_exists_wholly_or_not_at_all_wherever_the_power_is_cut() {
-    let mut rng = StdRng::seed_from_u64(common::seed("topics"));
     let mut scene = Scene::new();
     move_in(&mut scene);
-    let mut disk = scene.disk();
-    let events = live(&mut scene);
-    let changes = fs::read(scene.changes(1)).unwrap();
-    let cuts = every_cut(&changes);
-    eprintln!("topics: {} cuts", cuts.len());
-    cut_at(
-        &scene,
-        &mut disk,
-        &changes,
-        &cuts,
-        &mut rng,
-        |image, cut| check(image, cut, &events),
-    );
+    cut_everywhere("topics", scene, live, check);
 }
 
 /// A deletion that was cut off before its directory was renamed: `t` was deleted, and made again or not; its old

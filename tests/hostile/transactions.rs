@@ -334,7 +334,7 @@ fn a_storm_of_transactions_leaves_nothing_open() {
         thread::scope(|scope| {
             for number in 0..3 {
                 let mut vandal = Vandal::new(&broker, seed + round * 10 + number);
-                scope.spawn(move || (0..300).for_each(|_| vandal.act()));
+                scope.spawn(move || (0..150).for_each(|_| vandal.act()));
             }
         });
         bystander.check();

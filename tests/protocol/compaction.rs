@@ -262,6 +262,57 @@ fn a_deletion_ends_compaction() {
     expect_records(&mut connect(&broker), 30);
 }
 
+/// Where a log's last pass ended says nothing of a topic that took its name: taken for cleaned, a tombstone would go
+/// and the value before it stay.
+#[test]
+fn a_topic_made_again_does_not_begin_where_its_namesake_was_compacted() {
+    let (data, broker, mut client, mut writer) = scene(&EAGER, &[]);
+    write(&mut writer, now_ms(), 3, 100);
+    let saved = data.path().join("cleaner-offset-checkpoint");
+    let is_saved = || fs::read_to_string(&saved).is_ok_and(|text| text.contains("\nt 0 9"));
+    let began = Instant::now();
+    while !is_saved() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.delete("t");
+    let settings = [
+        &SMALL[..2],
+        &[
+            ("min.cleanable.dirty.ratio", "1"),
+            ("delete.retention.ms", "0"),
+        ],
+    ];
+    client.create("t", &settings.concat());
+    let mut written = Vec::new();
+    let mut put = |writer: &mut producer::Client, one: Change| {
+        let bytes = keyed::batch(None, now_ms(), std::slice::from_ref(&one));
+        writer.produce("t", 0, &bytes).unwrap().unwrap();
+        written.push(one);
+    };
+    put(&mut writer, change(0, Some(0)));
+    (1..20).for_each(|key| put(&mut writer, change(key, Some(key))));
+    put(&mut writer, change(0, None));
+    (20..150).for_each(|key| put(&mut writer, change(key, Some(key))));
+    broker.kill();
+    let broker = Broker::start(data.path(), &EAGER);
+    let (mut client, mut writer) = (Client::connect(&broker.address), connect(&broker));
+    let any = set("min.cleanable.dirty.ratio", "0");
+    altered(&mut client, TOPIC, "t", &[any]);
+    for round in 0..4 {
+        (130..150).for_each(|key| put(&mut writer, change(key, Some(round))));
+        let passes = || broker.log().matches("compacted up to").count();
+        let (before, began) = (passes(), Instant::now());
+        while passes() == before && began.elapsed() < Duration::from_secs(10) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let (map, records, _) = rebuilt(&mut writer, "t", 0);
+    assert!(records < 200, "it was compacted");
+    assert_eq!(map.get("key 0"), None);
+    assert!(map == keyed::sum(&written));
+}
+
 fn segments(data: &Path) -> usize {
     let names = fs::read_dir(data.join("t-0")).unwrap();
     let is_log = |name: &str| name.ends_with(".log");

@@ -1,9 +1,8 @@
 //! The broker's settings of groups: each changed, and its effect seen.
 
 use crate::common::client::Client;
-use crate::start;
+use crate::{offset_commits, start};
 use ottla::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
-use ottla::api::offset_commit::*;
 use ottla::error::ErrorCode;
 use std::fs;
 
@@ -53,20 +52,8 @@ fn group_initial_rebalance_delay_ms_is_in_force() {
 }
 
 fn commit(client: &mut Client, offset: i64) {
-    let request = OffsetCommitRequest {
-        group_id: "g".into(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "t".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: offset,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
-    let answer: OffsetCommitResponse = client.call(8, &request);
-    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    let request = offset_commits::commit("g", "t", offset, "");
+    assert_eq!(offset_commits::committed(client, 9, &request), 0);
 }
 
 #[test]

@@ -5,7 +5,9 @@ mod common;
 
 mod admin;
 mod admin_cluster;
+mod compacted_transactions;
 mod compaction;
+mod compaction_races;
 mod consumer_groups;
 mod delete_records;
 mod delete_topics;

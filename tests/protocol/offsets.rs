@@ -1,7 +1,7 @@
 //! ListOffsets: offsets by time, exact to the record.
 
 use crate::common::client::{Client, LONG_AGO_MS, altered, batch, list_offsets, records};
-use crate::common::codecs::compress;
+use crate::common::codecs::{CODECS, compress};
 use crate::start;
 use ottla::api::list_offsets::ListOffsetsResponse;
 use ottla::batch::builder::Builder;
@@ -69,14 +69,6 @@ fn ten(first: i64) -> Builder {
 fn packed(builder: &Builder, codec: Codec) -> Vec<u8> {
     builder.build_from(codec, &compress(codec, builder.records()))
 }
-
-const CODECS: [Codec; 5] = [
-    Codec::None,
-    Codec::Gzip,
-    Codec::Snappy,
-    Codec::Lz4,
-    Codec::Zstd,
-];
 
 /// The record itself is found, also within a compressed batch; and the first one at or after the time.
 fn check_exact(client: &mut Client, topic: &str) {
@@ -150,6 +142,25 @@ fn times_that_go_back() {
     }
     let newest = client.offset("t", MAX_TIMESTAMP);
     assert_eq!((newest.offset, newest.timestamp), (1, 9000));
+}
+
+/// Promise P2: what acks=1 was answered for is found by whoever asks next.
+#[test]
+fn acks_1_finds_its_own_writes_by_time() {
+    let (_data, broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let mut reader = Client::connect(&broker.address);
+    for written in 0..200 {
+        let time = LONG_AGO_MS + written;
+        let mut builder = Builder::new(time);
+        builder.add(None, Some(b"a"), &[], time);
+        let answer = client.produce("t", 1, &builder.build());
+        assert_eq!((answer.error_code, answer.base_offset), (0, written));
+        for asked in [time, MAX_TIMESTAMP] {
+            let found = reader.offset("t", asked);
+            assert_eq!((found.offset, found.timestamp), (written, time));
+        }
+    }
 }
 
 #[test]

@@ -2,12 +2,11 @@
 
 use crate::common::Broker;
 use crate::common::client::Client;
-use crate::start;
+use crate::{offset_commits, start};
 use ottla::api::add_offsets_to_txn::*;
 use ottla::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 use ottla::api::end_txn::*;
 use ottla::api::init_producer_id::*;
-use ottla::api::offset_commit::*;
 use ottla::api::offset_fetch::*;
 use ottla::api::txn_offset_commit::*;
 use ottla::batch::TRANSACTIONAL;
@@ -41,20 +40,8 @@ fn fetched(client: &mut Client, require_stable: bool) -> Vec<(i64, i16)> {
 
 /// A commit of partition 0 of `t`, without a transaction.
 fn commit(client: &mut Client, offset: i64) {
-    let request = OffsetCommitRequest {
-        group_id: "g".into(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "t".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: offset,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
-    let answer: OffsetCommitResponse = client.call(9, &request);
-    assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    let request = offset_commits::commit("g", "t", offset, "");
+    assert_eq!(offset_commits::committed(client, 9, &request), 0);
 }
 
 /// A producer's batch with the offset of one partition of `t`.

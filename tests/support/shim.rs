@@ -12,12 +12,13 @@ use std::time::Duration;
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/slow_sync.c");
 
 /// Words of 64 bits in the shared page, in the order of `struct control`.
-const WORDS: usize = 10;
+const WORDS: usize = 11;
 const WORD_SYNC_DELAY_US: usize = 5;
 const WORD_FAIL_SYNC: usize = 6;
 const WORD_ROOM: usize = 7;
 const WORD_WALL_MS: usize = 8;
 const WORD_BOOT_MS: usize = 9;
+const WORD_FAIL_RENAME: usize = 10;
 
 /// One preloaded library with its control page, for any number of runs of a program one after another.
 pub struct Shim {
@@ -102,6 +103,11 @@ impl Shim {
     /// Lets the `nth` sync from now on fail with EIO (1: the next; 0: none). Needs [`Shim::attach_recording`].
     pub fn fail_sync(&self, nth: u64) -> io::Result<()> {
         self.set(WORD_FAIL_SYNC, nth)
+    }
+
+    /// Lets the `nth` rename from now on fail with EIO (1: the next; 0: none). Needs [`Shim::attach_recording`].
+    pub fn fail_rename(&self, nth: u64) -> io::Result<()> {
+        self.set(WORD_FAIL_RENAME, nth)
     }
 
     /// Fills the disk after this many more bytes (`None`: it has room). Needs [`Shim::attach_recording`].

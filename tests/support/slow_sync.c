@@ -64,6 +64,7 @@ struct control {
     _Atomic uint64_t room;          /* N: when files under DIR have grown by N - 1 more bytes the disk is full; 0: never */
     _Atomic int64_t wall_ms;        /* CLOCK_REALTIME is ahead by so much */
     _Atomic int64_t boot_ms;        /* ditto CLOCK_BOOTTIME; never CLOCK_MONOTONIC, which threads wait by */
+    _Atomic uint64_t fail_rename;   /* N: the Nth rename under DIR from now on fails with EIO; 0: none */
 };
 
 /* Slices a watched write takes at most: a short write is legal, and threads' stacks may be small. */
@@ -316,6 +317,10 @@ int openat64(int at, const char *name, int flags, ...) { OPEN_WITH(at, name, fla
 int renameat(int from_at, const char *from, int to_at, const char *to) {
     char old[PATH_MAX], new[PATH_MAX];
     int known = path_at(from_at, from, old) && path_at(to_at, to, new);
+    if (known && its_turn(&control->fail_rename)) {
+        errno = EIO;
+        return -1;
+    }
     int result = syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     if (known && result == 0) note(RENAME, old, 0, &(struct iovec){ new, strlen(new) }, 1);
     return result;

@@ -13,7 +13,8 @@
 //! | a batch of which nothing stays, if it is its producer's last, or must end its segment | its header |
 //!
 //! A horizon is set on the first pass that sees a tombstone covered by the map, or a marker with nothing before it.
-//! Kafka sets it also where the map does not reach; then a reader could see a key's value and never its deletion.
+//! Kafka sets it also where the map does not reach, before it or behind it; then a reader could see a key's value and
+//! never its deletion, or the value come back where a pass is wrong about what earlier ones covered (P9).
 
 use super::map::OffsetMap;
 use super::reader::Batch;
@@ -27,6 +28,7 @@ use crate::batch::{
 };
 use crate::compress::{Codec, Decoders, Failure, encode};
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +107,8 @@ struct Kept {
 pub struct Filter<'a> {
     source: &'a Source<'a>,
     map: OffsetMap,
-    /// The offset before which the map knows all keys.
-    covered: i64,
+    /// The offsets of which the map knows all keys.
+    mapped: Range<i64>,
     /// The transactions that the pass is in the middle of.
     pub transactions: Transactions,
     /// The aborted transactions whose markers stayed.
@@ -124,12 +126,12 @@ pub struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    /// A filter that knows of each key's newest offset before `covered`.
-    pub fn new(source: &'a Source<'a>, map: OffsetMap, covered: i64) -> Filter<'a> {
+    /// A filter that knows of each key's newest offset in `mapped`.
+    pub fn new(source: &'a Source<'a>, map: OffsetMap, mapped: Range<i64>) -> Filter<'a> {
         Filter {
             source,
             map,
-            covered,
+            mapped,
             transactions: Transactions::default(),
             aborted: Vec::new(),
             tombstones_stay: false,
@@ -239,7 +241,7 @@ impl<'a> Filter<'a> {
         }
         let sets_horizon = self.kept.tombstones
             && header.delete_horizon_ms().is_none()
-            && header.last_offset() < self.covered;
+            && self.mapped.contains(&header.last_offset());
         if self.kept.count == header.records_count && !sets_horizon {
             return Ok(Fate::Whole(max_timestamp));
         }
@@ -272,7 +274,7 @@ impl<'a> Filter<'a> {
             let kept = &mut self.kept;
             if stays(
                 &self.map,
-                self.covered,
+                self.mapped.end,
                 header,
                 &record,
                 records,

@@ -33,12 +33,12 @@ pub use super::aborted::Aborted;
 use super::append::Tail;
 use super::index::{Entry, OffsetEntry, TimeEntry};
 use super::segment::Extent;
-use super::view::View;
+use super::view::{ReadError, View};
 use super::{LogSettings, Shared};
 use crate::batch::records::Walk;
 use crate::batch::{HEADER_BYTES, Header};
 use crate::compress::{Decoders, Failure};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use filter::{Fate, Filter, Transactions};
 use map::OffsetMap;
 use output::Output;
@@ -46,7 +46,6 @@ use reader::{CHUNK_BYTES, Reader, damaged};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// The most bytes of one batch, stored or inflated, that are held in memory.
 pub const RECORDS_BYTES_MAX: usize = 16 << 20;
@@ -77,7 +76,7 @@ pub struct Source<'a> {
     /// How long a tombstone or an empty transaction's marker stays after it was first compacted
     /// (`delete.retention.ms`).
     pub delete_retention_ms: i64,
-    /// The first offset that no earlier pass covered.
+    /// The first offset that no earlier pass covered: a hint.
     pub first_dirty: i64,
     /// The offset before which records may be compacted (`min.compaction.lag.ms`); never beyond the last stable
     /// offset or into the active segment, whatever is asked for.
@@ -89,8 +88,10 @@ pub struct Source<'a> {
     /// The last batch of a producer that is still known. Must be as of the view or later: a batch in the view that
     /// is not known here could lose its header.
     pub last_of_producer: &'a dyn Fn(i64) -> Option<LastOfProducer>,
+    /// The log start as it is now: what falls below it in mid-pass is left out.
+    pub log_start: &'a dyn Fn() -> i64,
     /// The aborted transactions that have an offset in a range, those included that end after it.
-    pub aborted: &'a dyn Fn(Range<i64>) -> Result<Vec<Aborted>>,
+    pub aborted: &'a dyn Fn(Range<i64>) -> Result<Vec<Aborted>, ReadError>,
 }
 
 /// The prepared successor of some segments that follow each other: four synced files, `<base>.log.cleaned`,
@@ -102,8 +103,8 @@ pub struct Replacement {
     pub tail: Tail,
     /// What its `.txnindex` holds.
     pub aborted: Vec<Aborted>,
-    /// The newest modification time of the sources, which the new file has too: the broker time of the last append.
-    pub modified: SystemTime,
+    /// The broker time of the last append to the sources, ms, which the new file's modification time tells too.
+    pub last_append_ms: Option<i64>,
 }
 
 /// What a pass did.
@@ -134,7 +135,7 @@ pub struct Stopped;
 pub enum Failed {
     /// The caller stopped it.
     Stopped,
-    /// A segment is gone since the view was made.
+    /// A segment is gone since the view was made, or was replaced.
     Moved,
     /// The disk failed, or the log is damaged.
     Error(Error),
@@ -155,8 +156,9 @@ impl From<Error> for Failed {
 /// Called after so many bytes were read or written; may sleep, or end the pass.
 pub type Pace<'a> = &'a mut dyn FnMut(u64) -> Result<(), Stopped>;
 
-/// Called with each replacement, in the log's order; returns when it is swapped in or refused.
-pub type Swap<'a> = &'a mut dyn FnMut(Replacement) -> Result<(), Stopped>;
+/// Called with each replacement, in the log's order; returns when it is swapped in, or [`Failed::Moved`] if it was
+/// refused.
+pub type Swap<'a> = &'a mut dyn FnMut(Replacement) -> Result<(), Failed>;
 
 /// One pass over a log. An error leaves no file that was not handed over.
 pub fn compact(source: &Source<'_>, pace: Pace<'_>, swap: Swap<'_>) -> Result<Cleaned, Failed> {
@@ -180,20 +182,46 @@ pub fn compact(source: &Source<'_>, pace: Pace<'_>, swap: Swap<'_>) -> Result<Cl
         keys: map.len() as u64,
         ..Cleaned::default()
     };
-    let mut filter = Filter::new(source, map, covered);
+    let mut filter = Filter::new(source, map, start..covered);
     for group in groups(source, covered) {
-        let before: u64 = group.iter().map(|e| u64::from(e.bytes)).sum();
-        cleaned.bytes_before += before;
-        let replacement = rewrite(source, group, &mut filter, pace)?;
-        let after = replacement.as_ref().map(|r| u64::from(r.tail.bytes));
-        cleaned.bytes_after += after.unwrap_or(before);
-        if let Some(replacement) = replacement {
-            cleaned.replacements += 1;
-            swap(replacement)?;
-        }
+        let replaced = rewrite(source, group, &mut filter, pace)
+            .and_then(|replacement| replace(group, replacement, &mut cleaned, swap));
+        unless_passed(source, group, replaced)?;
     }
     [cleaned.records_before, cleaned.records_after] = filter.counts;
     Ok(cleaned)
+}
+
+/// Counts what became of a group, and hands over what takes its place.
+fn replace(
+    group: &[Extent],
+    replacement: Option<Replacement>,
+    cleaned: &mut Cleaned,
+    swap: Swap<'_>,
+) -> Result<(), Failed> {
+    let before: u64 = group.iter().map(|e| u64::from(e.bytes)).sum();
+    let after = replacement.as_ref().map(|r| u64::from(r.tail.bytes));
+    if let Some(replacement) = replacement {
+        swap(replacement)?;
+        cleaned.replacements += 1;
+    }
+    cleaned.bytes_before += before;
+    cleaned.bytes_after += after.unwrap_or(before);
+    Ok(())
+}
+
+/// A pass goes on where retention or DeleteRecords took the segments first: where they do so all the time, it would
+/// never come to its end.
+fn unless_passed<T: Default>(
+    source: &Source<'_>,
+    group: &[Extent],
+    done: Result<T, Failed>,
+) -> Result<T, Failed> {
+    let end = group.last().map_or(0, |last| last.end_offset);
+    match done {
+        Err(Failed::Moved) if end <= (source.log_start)() => Ok(T::default()),
+        done => done,
+    }
 }
 
 /// Puts the keys of the dirty section into the map; gives the offset before which it has them all.
@@ -204,36 +232,52 @@ fn build(
     pace: Pace<'_>,
 ) -> Result<i64, Failed> {
     let mut transactions = Transactions::default();
-    let mut inflated = Vec::new();
     let extents = source.view.closed.iter();
     for extent in extents.filter(|e| e.end_offset > dirty.start && e.base_offset() < dirty.end) {
-        transactions.enter((source.aborted)(extent.base_offset()..extent.end_offset)?);
-        let mut reader = Reader::open(source.shared, extent, dirty.start)?;
-        while let Some(batch) = reader.next_batch(pace)? {
-            let header = &batch.header;
-            if header.base_offset >= dirty.end {
-                break;
-            }
-            let skipped = header.is_control() || transactions.is_aborted(header);
-            let Some(bytes) = batch.bytes.filter(|_| !skipped) else {
-                continue;
-            };
-            let body = &bytes[HEADER_BYTES..];
-            let full = filter::records(source.decoders, header, body, &mut inflated)
-                .and_then(|records| match records {
-                    Some(records) => put_keys(header, records, &dirty, map),
-                    None => Ok(None),
-                })
-                .map_err(|failure| unreadable(extent, batch.position, failure))?;
-            if let Some(offset) = full {
-                return Ok(offset);
-            }
-            if inflated.capacity() > 4 * CHUNK_BYTES {
-                inflated = Vec::new();
-            }
+        let full = build_from(source, extent, &dirty, &mut transactions, map, pace);
+        if let Some(offset) = unless_passed(source, std::slice::from_ref(extent), full)? {
+            return Ok(offset);
         }
     }
     Ok(dirty.end)
+}
+
+/// The same of one segment; gives the offset of the first record that the map has no room for.
+fn build_from(
+    source: &Source<'_>,
+    extent: &Extent,
+    dirty: &Range<i64>,
+    transactions: &mut Transactions,
+    map: &mut OffsetMap,
+    pace: Pace<'_>,
+) -> Result<Option<i64>, Failed> {
+    let mut inflated = Vec::new();
+    transactions.enter(aborted_in(source, extent)?);
+    let mut reader = Reader::open(source.shared, extent, dirty.start)?;
+    while let Some(batch) = reader.next_batch(pace)? {
+        let header = &batch.header;
+        if header.base_offset >= dirty.end {
+            break;
+        }
+        let skipped = header.is_control() || transactions.is_aborted(header);
+        let Some(bytes) = batch.bytes.filter(|_| !skipped) else {
+            continue;
+        };
+        let body = &bytes[HEADER_BYTES..];
+        let full = filter::records(source.decoders, header, body, &mut inflated)
+            .and_then(|records| match records {
+                Some(records) => put_keys(header, records, dirty, map),
+                None => Ok(None),
+            })
+            .map_err(|failure| unreadable(extent, batch.position, failure))?;
+        if full.is_some() {
+            return Ok(full);
+        }
+        if inflated.capacity() > 4 * CHUNK_BYTES {
+            inflated = Vec::new();
+        }
+    }
+    Ok(None)
 }
 
 /// Puts the keys of a batch into the map; gives the offset of the first record that it has no room for.
@@ -255,6 +299,20 @@ fn put_keys(
         }
     }
     Ok(None)
+}
+
+fn aborted_in(source: &Source<'_>, extent: &Extent) -> Result<Vec<Aborted>, Failed> {
+    let aborted = (source.aborted)(extent.base_offset()..extent.end_offset);
+    aborted.map_err(|e| unread(extent, e))
+}
+
+/// A segment's files could not be read.
+fn unread(extent: &Extent, error: ReadError) -> Failed {
+    let path = extent.segment.path(".log");
+    match error {
+        ReadError::Gone => Failed::Moved,
+        e => Failed::Error(Error::new(format!("reading {}: {e}", path.display()))),
+    }
 }
 
 fn unreadable(extent: &Extent, position: u32, failure: Failure) -> Failed {
@@ -300,6 +358,8 @@ fn rewrite(
     filter: &mut Filter<'_>,
     pace: Pace<'_>,
 ) -> Result<Option<Replacement>, Failed> {
+    // Of a group that was left out.
+    filter.aborted.clear();
     let mut unread: u64 = group.iter().map(|e| u64::from(e.bytes)).sum();
     let base_offset = group[0].base_offset();
     let mut output = Output::create(
@@ -308,12 +368,9 @@ fn rewrite(
         source.settings.index_interval_bytes,
     )?;
     let mut changed = group.len() > 1;
-    let mut modified = SystemTime::UNIX_EPOCH;
     for extent in group {
-        let range = extent.base_offset()..extent.end_offset;
-        filter.transactions.enter((source.aborted)(range)?);
+        filter.transactions.enter(aborted_in(source, extent)?);
         let mut reader = Reader::open(source.shared, extent, extent.base_offset())?;
-        modified = modified.max(reader.modified()?);
         while let Some(batch) = reader.next_batch(pace)? {
             let (header, position) = (batch.header, batch.position);
             unread -= header.total_bytes() as u64;
@@ -346,7 +403,8 @@ fn rewrite(
         return Ok(None);
     }
     let sources = group.iter().map(|e| e.segment.serial()).collect();
-    Ok(Some(output.finish(sources, aborted, modified)?))
+    let last_append_ms = group.iter().filter_map(|e| e.last_append_ms).max();
+    Ok(Some(output.finish(sources, aborted, last_append_ms)?))
 }
 
 #[cfg(test)]

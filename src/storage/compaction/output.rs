@@ -16,7 +16,6 @@ use crate::sys;
 use std::fs::{self, File, OpenOptions};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// What the names of files that are not in place end in.
 pub const CLEANED: &str = ".cleaned";
@@ -108,7 +107,10 @@ impl Output {
             sys::write_gathered_at(&self.files[LOG], &mut slices, self.written)
                 .context(|| format!("writing {}", self.paths[LOG].display()))?;
         }
-        self.written += self.buffer.len() as u64;
+        let bytes = self.buffer.len() as u64;
+        // Producers' syncs would wait behind one that has a whole segment to write. What fails here, the sync tells.
+        let _ = sys::begin_write_back(&self.files[LOG], self.written, bytes);
+        self.written += bytes;
         self.buffer = Vec::new();
         let [offsets, times] = &mut self.entries_written;
         let entries = &mut self.entries;
@@ -127,7 +129,7 @@ impl Output {
         mut self,
         sources: Vec<u64>,
         aborted: Vec<Aborted>,
-        modified: SystemTime,
+        last_append_ms: Option<i64>,
     ) -> Result<Replacement> {
         self.tail.add_time(&mut self.entries);
         self.flush()?;
@@ -140,8 +142,8 @@ impl Output {
             sys::write_gathered_at(&self.files[TXN_INDEX], &mut slices, 0)
                 .context(|| format!("writing {}", self.paths[TXN_INDEX].display()))?;
         }
-        self.files[LOG]
-            .set_modified(modified)
+        last_append_ms
+            .map_or(Ok(()), |ms| sys::set_modified(&self.files[LOG], ms))
             .context(|| format!("setting the time of {}", self.paths[LOG].display()))?;
         for (file, path) in self.files.iter().zip(&self.paths) {
             // All of it: the modification time is what tells the age of the last append.
@@ -153,7 +155,7 @@ impl Output {
             sources,
             tail: self.tail.clone(),
             aborted,
-            modified,
+            last_append_ms,
         })
     }
 }

@@ -13,7 +13,6 @@ use crate::sys;
 use std::fmt::Display;
 use std::fs::File;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// What is read and written at once, bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -49,13 +48,7 @@ impl<'a> Reader<'a> {
             let next = extent.floor(shared, &file, offset)?;
             Ok((file, next))
         };
-        let (file, next) = opened().map_err(|e| match e {
-            ReadError::Gone => Failed::Moved,
-            e => Failed::Error(Error::new(format!(
-                "reading {}: {e}",
-                extent.segment.path(".log").display()
-            ))),
-        })?;
+        let (file, next) = opened().map_err(|e| super::unread(extent, e))?;
         Ok(Reader {
             extent,
             file,
@@ -130,12 +123,6 @@ impl<'a> Reader<'a> {
         let held = self.buffer.get((position - self.start) as usize..);
         let held = held.unwrap_or_default();
         &held[..count.min(held.len())]
-    }
-
-    /// When the segment was last appended to, in broker time.
-    pub fn modified(&self) -> Result<SystemTime> {
-        let metadata = self.file.metadata().and_then(|m| m.modified());
-        metadata.context(|| format!("looking at {}", self.extent.segment.path(".log").display()))
     }
 
     /// Hands the bytes of a batch that was too large to be held to `write`, piece by piece; an error if they turn out

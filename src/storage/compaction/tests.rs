@@ -12,6 +12,7 @@ use crate::storage::testing::{Rig, append_synced, bytes_from};
 use crate::storage::{Log, Staged};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 
@@ -46,6 +47,10 @@ struct World {
     producers: HashMap<i64, Producer>,
     first_dirty: i64,
     map_bytes_max: usize,
+    log_start: Cell<i64>,
+    /// Replacements that begin before this are refused, and the log start is raised then.
+    refused_below: i64,
+    raised_to: i64,
 }
 
 impl World {
@@ -62,6 +67,9 @@ impl World {
             producers: HashMap::new(),
             first_dirty: 0,
             map_bytes_max: 4 << 20,
+            log_start: Cell::new(0),
+            refused_below: 0,
+            raised_to: 0,
         }
     }
 
@@ -209,9 +217,14 @@ impl World {
             map_bytes_max: self.map_bytes_max,
             map_load_factor: 0.9,
             last_of_producer: &last_of_producer,
+            log_start: &|| self.log_start.get(),
             aborted: &aborted,
         };
         let cleaned = compact(&source, &mut |_| Ok(()), &mut |replacement| {
+            if replacement.tail.base_offset < self.refused_below {
+                self.log_start.set(self.raised_to);
+                return Err(Failed::Moved);
+            }
             replacements.push(replacement);
             Ok(())
         })?;
@@ -382,4 +395,21 @@ fn a_log_that_is_compacted_stays_as_it_is() {
         });
         assert!(settled);
     }
+}
+
+/// Refused for another reason, a value might stay whose tombstone goes: then the pass ends.
+#[test]
+fn a_pass_goes_on_behind_what_the_log_start_passed_and_behind_nothing_else() {
+    let mut world = World::new(7);
+    (0..120).for_each(|_| world.write(-1));
+    let closed = world.log().view().closed.clone();
+    let (_, all) = world.pass(i64::MAX).unwrap();
+    world.refused_below = 1;
+    world.raised_to = closed[0].end_offset - 1;
+    assert!(matches!(world.pass(i64::MAX), Err(Failed::Moved)));
+    let first = all[0].sources.len();
+    world.raised_to = closed[first - 1].end_offset;
+    let (cleaned, rest) = world.pass(i64::MAX).unwrap();
+    assert_eq!(rest.len(), all.len() - 1);
+    assert_eq!(cleaned.next_dirty, world.log().view().active.base_offset());
 }

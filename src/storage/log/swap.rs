@@ -12,10 +12,10 @@
 //! May lose data: L5 (compaction's swap). `rename` and `remove_file` here: of `.cleaned` and `.swap` files.
 
 use super::{Log, SyncItem};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::storage::active::Active;
-use crate::storage::compaction::Replacement;
-use crate::storage::segment::{Extent, HINTS, Segment};
+use crate::storage::compaction::{CLEANED, Replacement};
+use crate::storage::segment::{self, Extent, HINTS, Segment};
 use crate::storage::trash;
 use crate::sync;
 use std::fs;
@@ -23,7 +23,6 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const CLEANED: &str = ".cleaned";
 const SWAP: &str = ".swap";
 
 /// A rewrite of neighbouring sealed segments, its files synced under their `.cleaned` names.
@@ -51,15 +50,17 @@ impl Rewrite {
             sources,
             tail,
             aborted,
-            ..
+            last_append_ms,
         } = replacement;
         let extension = format!(".log{CLEANED}");
-        let (segment, _) = Segment::open(dir, tail.base_offset, &extension)?;
+        let (segment, _) = Segment::open(dir, tail.base_offset, &extension)
+            .inspect_err(|_| discard(dir, tail.base_offset))?;
         let (index_count, time_count) = (tail.index_count, tail.time_count);
         let extent = Extent {
             index_count,
             time_count,
             aborted_count: aborted.len() as u32,
+            last_append_ms,
             ..Active::new(Arc::new(segment), tail).extent()
         };
         Ok(Rewrite {
@@ -68,20 +69,10 @@ impl Rewrite {
         })
     }
 
-    /// Removes its files, for it will not be used. What fails here the next start does.
+    /// Removes its files, for it will not be used.
     pub fn discard(&self) {
         let segment = &self.extent.segment;
-        for extension in [".log"].into_iter().chain(HINTS) {
-            for suffix in [CLEANED, SWAP] {
-                let path = segment.path(&format!("{extension}{suffix}"));
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => {
-                        log::warn!("removing {}: {e}; the next start does it", path.display());
-                    }
-                    _ => {}
-                }
-            }
-        }
+        discard(segment.dir(), segment.base_offset());
     }
 
     /// Renames all of its files from one suffix to the other, the `.log` last.
@@ -98,15 +89,30 @@ impl Rewrite {
     }
 }
 
+/// Removes what was prepared at `base_offset`. What fails here the next start does.
+fn discard(dir: &Path, base_offset: i64) {
+    for extension in [".log"].into_iter().chain(HINTS) {
+        for suffix in [CLEANED, SWAP] {
+            let path = segment::path(dir, base_offset, &format!("{extension}{suffix}"));
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    log::warn!("removing {}: {e}; the next start does it", path.display());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 impl Log {
-    /// Puts a rewrite in the place of what it was made from.
+    /// Puts a rewrite in the place of what it was made from; nothing if it was refused, and is gone.
     ///
     /// # Errors
-    /// The rewrite was refused, or could not be decided on, and is gone: nothing has changed. Or the log is offline.
-    pub fn swap(&mut self, rewrite: &Rewrite) -> Result<Replaced> {
+    /// The rewrite could not be decided on, and is gone: nothing has changed. Or the log is offline.
+    pub fn swap(&mut self, rewrite: &Rewrite) -> Result<Option<Replaced>> {
         let Some(at) = self.place_of(rewrite) else {
             rewrite.discard();
-            return Err(Error::new("the segments have changed since"));
+            return Ok(None);
         };
         if let Err(e) = rewrite.rename(CLEANED, SWAP) {
             rewrite.discard();
@@ -119,7 +125,6 @@ impl Log {
         let end_offset = replaced.last().map_or(0, |last| last.end_offset);
         let new = Extent {
             end_offset,
-            last_append_ms: replaced.iter().filter_map(|e| e.last_append_ms).max(),
             ..rewrite.extent.clone()
         };
         let closed = before.iter().chain([&new]).chain(after).cloned().collect();
@@ -133,7 +138,7 @@ impl Log {
         self.generation += 1;
         // Beside the next recovery points: a start that finds the old names does this again.
         self.hints.push(SyncItem::Directory(self.dir.clone()));
-        Ok(Replaced { segments, files })
+        Ok(Some(Replaced { segments, files }))
     }
 
     /// Where in the list the segments are that a rewrite replaces, if all of them still are, and the end that readers

@@ -7,7 +7,7 @@ use crate::storage::index;
 use crate::storage::testing::*;
 use crate::storage::{Hint, ReadError, Shared, Trash, View};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Ten segments of about three batches of one record each.
 fn thirty(rig: &Rig) -> Log {
@@ -54,7 +54,7 @@ fn rewrite(log: &Log, at: std::ops::Range<usize>) -> Rewrite {
         sources: sources.iter().map(|e| e.segment.serial()).collect(),
         tail,
         aborted: Vec::new(),
-        modified: SystemTime::now(),
+        last_append_ms: None,
     };
     Rewrite::open(log.dir(), replacement).unwrap()
 }
@@ -87,7 +87,7 @@ fn a_rewrite_takes_its_segments_place() {
     append_synced(&mut log, batch(1, 790, 300));
     let rolled = log.view();
     assert!(rolled.generation > before.generation, "a roll is no reason");
-    let replaced = log.swap(&rewrite).unwrap();
+    let replaced = log.swap(&rewrite).unwrap().unwrap();
     let view = log.view();
     assert_eq!(view.closed.len(), rolled.closed.len() - 2);
     assert!(view.generation > rolled.generation);
@@ -121,7 +121,7 @@ fn readers_of_the_old_view_read_on() {
     let rewrite = rewrite(&log, 0..4);
     let held = before.slices(&rig.shared, 1, 30, 1, true, &mut Hint::default());
     let held = held.unwrap();
-    let replaced = log.swap(&rewrite).unwrap();
+    let replaced = log.swap(&rewrite).unwrap().unwrap();
     let elsewhere = Shared::new(64, 10);
     let all = headers(&bytes_from(&before, &elsewhere, 0, u32::MAX));
     let all: Vec<i64> = all.iter().map(|h: &Header| h.base_offset).collect();
@@ -143,12 +143,12 @@ fn a_rewrite_of_what_has_gone_is_refused_and_leaves_nothing() {
     log.raise_start(log.view().closed[1].end_offset).unwrap();
     assert_eq!(log.take_passed().len(), 2);
     let seen = seen_bases(&log);
-    assert!(log.swap(&second).is_err());
+    assert!(log.swap(&second).unwrap().is_none());
     assert_eq!(seen_bases(&log), seen);
     assert_eq!(rig.names("").len(), all.len() - 4, "the prepared files");
     let kept = rewrite(&log, 1..3);
-    log.swap(&kept).unwrap();
-    assert!(log.swap(&kept).is_err(), "twice");
+    log.swap(&kept).unwrap().unwrap();
+    assert!(log.swap(&kept).unwrap().is_none(), "twice");
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_hole_of_compaction_forgives_no_sequence() {
         append_synced(&mut log, sent(7, 0, 3 * sequence, 3));
     }
     let rewrite = rewrite(&log, 0..4);
-    let replaced = log.swap(&rewrite).unwrap();
+    let replaced = log.swap(&rewrite).unwrap().unwrap();
     let files = retire(&rig, replaced);
     files
         .iter()

@@ -171,6 +171,7 @@ fn a_pass_that_is_stopped_leaves_nothing_behind() {
         map_bytes_max: 4 << 20,
         map_load_factor: 0.9,
         last_of_producer: &|_| None,
+        log_start: &|| 0,
         aborted: &|_| Ok(Vec::new()),
     };
     for steps in 0.. {
