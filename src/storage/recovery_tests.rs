@@ -3,8 +3,10 @@
 use super::super::Staged;
 use super::super::testing::*;
 use super::*;
+use crate::clock::CLOCK_FLOOR_MS;
 use crate::error::ErrorCode;
 use std::fs::{self, OpenOptions};
+use std::time::Duration;
 
 #[test]
 fn clean_start_reads_no_record() {
@@ -395,7 +397,7 @@ fn what_lies_past_the_recovery_point_is_written_back() {
     let rig = Rig::new();
     drop(fill(&rig, 30));
     let path = rig.log_file(0);
-    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000);
+    let long_ago = std::time::UNIX_EPOCH + Duration::from_millis(CLOCK_FLOOR_MS as u64);
     for (recovery_point, expected) in [(None, true), (Some(29), true), (Some(30), false)] {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_modified(long_ago).unwrap();

@@ -17,6 +17,7 @@ use crate::batch::marker::Marker;
 use crate::batch::{Header, records};
 use crate::compress::Decoders;
 use crate::error::{Context, Error, Result};
+use crate::sys;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -80,14 +81,20 @@ impl Place<'_> {
                 let path = path.display();
                 return Err(Error::new(format!("{path}: a segment of {bytes} bytes")));
             }
+            let seconds_ms = metadata.mtime().saturating_mul(1000);
+            let modified_ms = seconds_ms.saturating_add(metadata.mtime_nsec() / 1_000_000);
+            let last_append_ms = last_append_ms(modified_ms, self.time_ms);
+            // Once: a box that is started often would else begin to count anew each time.
+            if last_append_ms != modified_ms
+                && let Err(e) = sys::set_modified(&file, last_append_ms)
+            {
+                log::warn!("{}: {e}; it may be kept longer", path.display());
+            }
             self.keep(&segment, file);
-            let segment = Arc::new(segment);
-            let modified_ms =
-                metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000;
             found.push(Found {
-                segment,
+                segment: Arc::new(segment),
                 bytes,
-                last_append_ms: last_append_ms(modified_ms, self.time_ms),
+                last_append_ms,
             });
         }
         if found.is_empty() {

@@ -3,6 +3,8 @@
 use super::*;
 use crate::storage::testing::*;
 use crate::storage::{Hint, ReadError, Start, Trash};
+use crate::sys;
+use std::fs;
 use std::time::Duration;
 
 /// Twelve batches of a record each, in segments of three.
@@ -251,6 +253,26 @@ fn the_time_of_the_last_append_outlives_a_stop() {
         ..rig.start(true, None)
     };
     assert_eq!(times(&rig.recover_with(&later).0), [Some(0), Some(0)]);
+}
+
+/// A clock that was not set, or a copy from elsewhere: counted from the first start that sees it, not from each.
+#[test]
+fn an_impossible_time_of_modification_is_corrected_once() {
+    let rig = rig();
+    twelve(&rig).close().unwrap();
+    let first = rig.names(".log").remove(0);
+    let file = fs::File::options().write(true).open(rig.path(&first));
+    sys::set_modified(&file.unwrap(), 86_400_000).unwrap();
+    for time_ms in [TIME_MS + 1_000, TIME_MS + 5_000] {
+        let start = Start {
+            time_ms,
+            ..rig.start(true, None)
+        };
+        let (log, _) = rig.recover_with(&start);
+        let seen = log.view().extent(0).unwrap().last_append_ms;
+        assert_eq!(seen, Some(TIME_MS + 1_000));
+        log.close().unwrap();
+    }
 }
 
 #[test]
