@@ -5,8 +5,8 @@
 //!   `acks=0` request closes the connection, since there is no other way to tell.
 //! - Over its quota a client is answered as ever, with the time for which it is then not read (KIP-13, KIP-219).
 //! - A transactional batch goes with the number of its transaction, by which the writer refuses it once that has ended.
-//!   Its request names the transactional id (TRANSACTIONAL_ID_AUTHORIZATION_FAILED without one, as in Kafka), and all such batches
-//!   of a request are of one producer, or none is taken: INVALID_PRODUCER_ID_MAPPING.
+//!   Its request names the transactional id (TRANSACTIONAL_ID_AUTHORIZATION_FAILED without one, as in Kafka), and all
+//!   such batches of a request are of one producer, or none is taken: INVALID_PRODUCER_ID_MAPPING.
 //! - One batch a partition, of format 2; it is opened and checked before it is queued, and stored as it came.
 //!
 //! # Version notes

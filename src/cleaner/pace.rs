@@ -1,7 +1,7 @@
 //! How fast compaction may work: no faster than `log.cleaner.io.max.bytes.per.second`, and never all of the time.
 //!
-//! After each piece of work it rests for three times as long as that took: where the disk or the processor is busy, with producers
-//! most likely, pieces take longer and so do the rests.
+//! After each piece of work it rests for three times as long as that took: where the disk or the processor is busy,
+//! with producers most likely, pieces take longer and so do the rests.
 
 use super::Bell;
 use crate::broker::Broker;

@@ -163,7 +163,7 @@ settings! {
     cleaner_map_load_factor: f64, "log.cleaner.io.buffer.load.factor" = Some("0.9"), Between(0, 1), InForce("a_small_map_takes_more_passes"), <- &[],
         "How full that memory may become: fuller takes fewer passes, and longer ones.";
     cleaner_bytes_per_second_max: f64, "log.cleaner.io.max.bytes.per.second" = Some("1.7976931348623157E308"), Any, InForce("compaction_keeps_to_its_limit"), <- &[],
-        "The bytes that compaction may read and write in a second. It rests as long as it works in any case.";
+        "The bytes that compaction may read and write in a second. It rests three times as long as it works in any case.";
     recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce(""), <- &[],
         "How many threads read logs back after an unclean stop.";
 
