@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::compress::Decoders;
 use crate::config::{self, Config, Endpoint};
 use crate::control::{Begin, Control, Mailbox, Rooms};
-use crate::error::{Context, Error, Result};
+use crate::error::{self, Context, Error, Result};
 use crate::lock::Rank;
 use crate::quota::Quotas;
 use crate::server::Server;
@@ -170,7 +170,7 @@ fn serve(broker: &Arc<Broker>, started: Instant) -> Result<()> {
     log::info!("ready after {} ms", started.elapsed().as_millis());
     for address in server.addresses()? {
         // Not a log line: whoever starts a broker reads it, whatever is logged.
-        eprintln!("listening on {address}");
+        error::say(&format!("listening on {address}"));
     }
     let signal = sys::wait_for_stop().context(|| "waiting for a signal".into())?;
     log::info!("stopping on signal {signal}");

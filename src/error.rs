@@ -4,7 +4,7 @@
 //! done and the operating system's answer. An `Error` never travels to a client; a handler turns it into a code.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal $kafka:literal,)*) => {
@@ -173,4 +173,10 @@ impl<T> Context<T> for io::Result<T> {
             cause: Some(cause),
         })
     }
+}
+
+/// Says one line on stderr, by one write: who reads along must never see half a line.
+pub fn say(line: &str) {
+    // If that fails, there is nobody left to tell.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -12,7 +12,7 @@
 //! Every failure is one line on stderr that says what to do about it.
 
 use ottla::config::{self, Config};
-use ottla::error::{Error, Result};
+use ottla::error::{self, Error, Result};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -87,7 +87,7 @@ fn is_locked(error: &Error) -> bool {
 }
 
 fn fail(code: u8, error: &Error) -> ExitCode {
-    eprintln!("ottla: {error}");
+    error::say(&format!("ottla: {error}"));
     ExitCode::from(code)
 }
 

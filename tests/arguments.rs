@@ -1,6 +1,9 @@
 //! The command line: what is refused, with which exit code, in one line that says what to do.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 fn ottla(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
@@ -112,5 +115,34 @@ fn help_explains_every_setting() {
     assert!(
         help.lines().all(|line| line.chars().count() <= 100),
         "fits a terminal"
+    );
+}
+
+/// Scripts wait for this line: half of it would give them half an address.
+#[test]
+fn the_line_that_tells_the_address_comes_by_one_write() {
+    let data = tempfile::tempdir().unwrap();
+    // Each datagram is one write.
+    let (near, far) = UnixDatagram::pair().unwrap();
+    near.set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut broker = Command::new(env!("CARGO_BIN_EXE_ottla"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.path())
+        .env("RUST_LOG", "off")
+        .stderr(OwnedFd::from(far))
+        .spawn()
+        .unwrap();
+    let mut line = [0; 100];
+    let said = near.recv(&mut line);
+    broker.kill().unwrap();
+    broker.wait().unwrap();
+    let line = String::from_utf8_lossy(&line[..said.unwrap()]);
+    let port = line
+        .strip_prefix("listening on 127.0.0.1:")
+        .and_then(|rest| rest.strip_suffix('\n'));
+    assert!(
+        port.is_some_and(|port| port.parse::<u16>().is_ok()),
+        "{line:?}"
     );
 }

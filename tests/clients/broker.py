@@ -57,7 +57,7 @@ class Broker:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
-            found = re.search(r"listening on (\S+)", self.log.read_text(errors="replace"))
+            found = re.search(r"listening on (\S+)\n", self.log.read_text(errors="replace"))
             if found:
                 self.address = found[1]
                 return

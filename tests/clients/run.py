@@ -127,14 +127,14 @@ class Checks:
     """Counts what passed and says at once what did not."""
 
     def __init__(self):
-        self.passed, self.failed, self.skipped = 0, 0, 0
+        self.passed, self.failures, self.skipped = 0, [], 0
 
     def check(self, name, problem):
         """`problem` is None when all is well."""
         if problem is None:
             self.passed += 1
         else:
-            self.failed += 1
+            self.failures.append(name)
             say(f"FAILED {name}: {problem}")
 
     def skip(self, name, why):
@@ -432,8 +432,11 @@ def main():
             run.checks.check(part, traceback.format_exc())
         say(f"{part}: {time.monotonic() - begun:.0f} s")
     checks = run.checks
-    print(f"clients: {checks.passed} passed, {checks.failed} failed, {checks.skipped} skipped")
-    sys.exit(1 if checks.failed or not checks.passed else 0)
+    # Once more at the end: whoever looks at a long run looks there.
+    for name in checks.failures:
+        print(f"FAILED {name}")
+    print(f"clients: {checks.passed} passed, {len(checks.failures)} failed, {checks.skipped} skipped")
+    sys.exit(1 if checks.failures or not checks.passed else 0)
 
 
 if __name__ == "__main__":
