@@ -7,6 +7,7 @@
  * Environment
  *   OTTLA_SHIM_SYNC_DELAY_US=N  sleep N us after each sync. Each caller sleeps on its own, so concurrent syncs
  *                               overlap, as they do in a device that takes several commands at once.
+ *   OTTLA_SHIM_SKIP_SYNC=1      syncs succeed at once and do nothing: for a run whose disk is thrown away.
  *   OTTLA_SHIM_CONTROL=FILE     a page shared with the driver: `struct control` below, created by the driver.
  *   OTTLA_SHIM_DIR=DIR          absolute, without symlinks: faults and the log below concern only files under it.
  *   OTTLA_SHIM_LOG=FILE         outside DIR: append every change under DIR, in the format below.
@@ -76,11 +77,12 @@ static struct control own;
 static struct control *control = &own;
 static const char *directory;
 static size_t directory_len;
-static int log_fd = -1;
+static int log_fd = -1, skip_sync;
 
 __attribute__((constructor)) static void start(void) {
     const char *shared = getenv("OTTLA_SHIM_CONTROL"), *log = getenv("OTTLA_SHIM_LOG");
     const char *delay = getenv("OTTLA_SHIM_SYNC_DELAY_US");
+    skip_sync = getenv("OTTLA_SHIM_SKIP_SYNC") != NULL;
     if (shared) {
         int fd = syscall(SYS_openat, AT_FDCWD, shared, O_RDWR | O_CLOEXEC, 0);
         void *page = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -278,7 +280,7 @@ static int sync_any(long call, int fd) {
     if (known) note(SYNC_BEGIN, path, thread, NULL, 0);
     clock_gettime(CLOCK_MONOTONIC, &from);
     if (known && its_turn(&control->fail_sync)) errno = EIO;
-    else result = syscall(call, fd);
+    else result = skip_sync ? 0 : syscall(call, fd);
     clock_gettime(CLOCK_MONOTONIC, &to);
     int saved = errno, is_directory = fstat(fd, &stat) == 0 && S_ISDIR(stat.st_mode);
     *(is_directory ? &control->directory_syncs : &control->syncs) += 1;
