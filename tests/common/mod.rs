@@ -186,9 +186,11 @@ impl Drop for Broker {
     }
 }
 
-/// The command that serves `data` on a free port, its standard error piped.
+/// The command that serves `data` on a free port, its standard error piped. The binary is that of `OTTLA_BROKER`, if
+/// it is set: the long targets run against the release build.
 pub fn command(data: &Path, settings: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
+    let built = env!("CARGO_BIN_EXE_ottla");
+    let mut command = Command::new(std::env::var("OTTLA_BROKER").unwrap_or(built.into()));
     command.arg("serve").arg("--data").arg(data);
     command.args(["--listen", "127.0.0.1:0"]);
     for setting in settings {
