@@ -131,6 +131,11 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest, bytes: usize
         _memory: exchange.memory.take(),
     };
     let catalog = call.broker.catalog.get();
+    let arrived = Arrived {
+        version,
+        now_ms: wall_clock_ms(),
+        time_ms: call.broker.clock.now().time_ms,
+    };
     let mut appends = Vec::new();
     for topic in request.topic_data {
         let named = catalog
@@ -151,7 +156,7 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest, bytes: usize
             let index = data.index;
             let checked = acks
                 .map_err(refusal)
-                .and_then(|_| check(call, version, &known, data));
+                .and_then(|_| check(call, &arrived, &known, data));
             appends.extend(pending.begin_partition(index, checked, call.caller));
         }
     }
@@ -168,12 +173,26 @@ pub fn handle(exchange: &mut Exchange<'_>, request: ProduceRequest, bytes: usize
 
 type Known<'a> = Result<&'a Arc<Topic>, ErrorCode>;
 
+/// What all batches of a request share.
+struct Arrived {
+    version: i16,
+    /// The wall clock.
+    now_ms: i64,
+    /// Broker time, which is behind a lock.
+    time_ms: i64,
+}
+
 fn check(
     call: &Call<'_>,
-    version: i16,
+    arrived: &Arrived,
     topic: &Known<'_>,
     data: PartitionProduceData,
 ) -> Result<(Arc<Partition>, Checked), Refusal> {
+    let &Arrived {
+        version,
+        now_ms,
+        time_ms,
+    } = arrived;
     if version < VERSION_MIN {
         return Err(refusal(ErrorCode::UnsupportedVersion));
     }
@@ -189,18 +208,13 @@ fn check(
         });
     };
     let config = &topic.config;
-    let now_ms = wall_clock_ms();
     let rules = Rules {
         message_bytes_max: config.max_message_bytes,
         append_time: (config.timestamp_type == TimestampType::LogAppendTime).then_some(now_ms),
         keys_required: config.cleanup_policy.compact,
         now_ms,
         timestamp_before_max_ms: config.timestamp_before_max_ms,
-        timestamp_after_max_ms: after_max_ms(
-            now_ms,
-            call.broker.clock.now().time_ms,
-            config.timestamp_after_max_ms,
-        ),
+        timestamp_after_max_ms: after_max_ms(now_ms, time_ms, config.timestamp_after_max_ms),
         zstd_allowed: version >= VERSION_ZSTD,
     };
     let batch = check::check(&records, &rules, &call.broker.decoders)
