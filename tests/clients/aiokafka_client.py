@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 import members
 import records
+from aiokafka_start import started
 
 
 async def produce(bootstrap, topic, codec, idempotent):
@@ -46,7 +47,7 @@ async def consume(bootstrap, topics):
 async def member(bootstrap, group, topic, *options):
     options = members.options(options)
     assignors = [RangePartitionAssignor, RoundRobinPartitionAssignor]
-    consumer = AIOKafkaConsumer(
+    conf = dict(
         bootstrap_servers=bootstrap,
         group_id=group,
         group_instance_id=options.get("instance"),
@@ -76,8 +77,12 @@ async def member(bootstrap, group, topic, *options):
             await commit()
             log.revoked([place.partition for place in revoked])
 
-    consumer.subscribe([topic], listener=Listener())
-    await consumer.start()
+    def make():
+        made = AIOKafkaConsumer(**conf)
+        made.subscribe([topic], listener=Listener())
+        return made
+
+    consumer = await started(make)
     while not log.stopped:
         polled = await consumer.getmany(timeout_ms=200)
         for place, messages in polled.items():

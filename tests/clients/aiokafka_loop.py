@@ -7,26 +7,10 @@ transactional id only, as before KIP-447: its processors read partitions of thei
 import asyncio
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 
 import loops
-
-
-async def started(make):
-    """A client that has started, however long the broker is away: aiokafka tries but once.
-
-    A KafkaError that is of no more special kind is what its _find_coordinator makes of a lost connection.
-    """
-    while True:
-        client = make()
-        try:
-            await client.start()
-            return client
-        except KafkaError as error:
-            await client.stop()
-            if type(error) not in (KafkaError, KafkaConnectionError):
-                raise
-            await asyncio.sleep(0.2)
+from aiokafka_start import started
 
 
 async def process(bootstrap, group, source, sinks, partitions, work, transactional_id, own):

@@ -20,14 +20,16 @@ def faults(events, loose=(), seeded=()):
     it up, and may fetch a new one from there: #fetch in messages-stream.js looks whether positions are being looked up,
     then waits for metadata, and then takes what is assigned by now. That is at 0 and in a partition never read before.
     """
-    found, committed, commits, owners = [], {}, {}, {}
+    found, committed, commits, rightful, owners = [], {}, {}, {}, {}
     floor, position, held, lost = {}, {}, {}, {}
     repeated = [
         (event["sent"], event["t"], event["o"]) for member, event in events if event["e"] == "committed" and member in loose
     ]
 
-    def stands(p):
-        return standing(commits[p]) if loose and p in commits else committed.get(p, 0)
+    def stands(p, told):
+        if not loose:
+            return committed.get(p, 0)
+        return standing(told[p]) if p in told else 0
 
     for member, event in sorted(events, key=lambda item: item[1]["t"]):
         kind, partitions = event["e"], event.get("p")
@@ -36,7 +38,7 @@ def faults(events, loose=(), seeded=()):
                 owners.setdefault(p, []).append((event["t"], member))
                 flying = [o[str(p)] for sent, t, o in repeated if sent <= event["t"] <= t and str(p) in o]
                 old = [held[member, p]] if member in loose and (member, p) in held else []
-                floor[member, p], position[member, p] = min([stands(p), *flying, *old]), None
+                floor[member, p], position[member, p] = min([stands(p, commits), *flying, *old]), None
         elif kind == "revoked":
             for p in partitions:
                 floor.pop((member, p), None)
@@ -61,10 +63,14 @@ def faults(events, loose=(), seeded=()):
                 knew = member not in loose or (member, p) not in floor and lost.get((member, p), 0) <= event["sent"]
                 if before and before[-1] != member and knew:
                     found.append(f"{member} could commit {offset} to {p}, which was {before[-1]}'s by then")
-                if offset < stands(p) and member not in loose:
-                    found.append(f"{member} committed {offset} to {p} after {stands(p)}")
+                if offset < stands(p, rightful) and member not in loose:
+                    found.append(f"{member} committed {offset} to {p} after {stands(p, rightful)}")
                 committed[p] = max(offset, committed.get(p, 0))
-                commits.setdefault(p, []).append((event["sent"], event["t"], offset))
+                told = event["sent"], event["t"], offset
+                commits.setdefault(p, []).append(told)
+                # The new owner knows nothing of a repeated one, and begins below it.
+                if member not in loose or p not in owners or owners[p][-1][1] == member:
+                    rightful.setdefault(p, []).append(told)
     return found
 
 
@@ -153,6 +159,10 @@ def judge_itself(check):
     at_once, after = repeated(5.5), repeated(6.5)
     check("of commits at once either may stand", "; ".join(faults(at_once, {"a"})) or None)
     check("a commit stands against earlier ones", None if faults(after, {"a"}) else "it does not")
+    below = [*at_once[:5], said(5.5, "a", "committed", sent=3.5, o={"0": 25}), said(7, "b", "committed", sent=6, o={"0": 20})]
+    check("an owner may commit below a repeated commit", "; ".join(faults(below, {"a"})) or None)
+    below += [said(8, "b", "committed", sent=7.5, o={"0": 19})]
+    check("and not below its own", None if faults(below, {"a"}) else "it may")
     begun = [*sound()[:6], said(7, "b", "read", p=0, o=[0, 19]), said(8, "b", "committed", sent=7.5, o={"0": 20})]
     check("a seeded position may be read from", "; ".join(faults(begun, {"b"}, {"b"})) or None)
     begun[6] = said(7, "b", "read", p=0, o=[1, 19])

@@ -1,12 +1,13 @@
 """kafka-python: see records.py for the verbs."""
 
 import sys
+import time
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaConnectionError, KafkaError
 
 import members
 import records
@@ -92,6 +93,10 @@ def member(bootstrap, group, topic, *options):
             polled = consumer.poll(timeout_ms=200)
         except FencedInstanceIdError as error:
             log.fatal(error)
+        except KafkaConnectionError:
+            # This client tells its user when the broker is away while it looks for its coordinator.
+            time.sleep(0.1)
+            continue
         for place, messages in polled.items():
             log.read(place.partition, [message.offset for message in messages])
         commit()
