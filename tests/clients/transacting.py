@@ -9,6 +9,8 @@ Each script is run as `SCRIPT BOOTSTRAP` on a fresh broker, and tells what came 
 - loop: read, process, write: each input makes one output, though a third of the transactions are aborted.
 """
 
+import time
+
 INPUTS = 90
 A_TRANSACTION = 10
 
@@ -16,3 +18,10 @@ A_TRANSACTION = 10
 def is_aborted(turn):
     """Whether the loop's transaction with this number is aborted."""
     return turn % 3 == 1
+
+
+def settled(wanted):
+    """Whether to look no more, by what was seen of `wanted`. EndTxn is answered before the markers are written, so readers
+    may for a moment see less; they never see anything else."""
+    deadline = time.monotonic() + 60
+    return lambda found: found == wanted or found != wanted[: len(found)] or time.monotonic() > deadline
