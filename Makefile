@@ -5,7 +5,7 @@ OTTLA := $(TARGET)/release/ottla
 CLIENTS := $(TARGET)/clients
 CRATES_MAX := 20
 
-.PHONY: build run test check unit clients bench clean
+.PHONY: build run test check unit clients bench ceiling rot clean
 
 build:
 	cargo build --release
@@ -38,5 +38,13 @@ clients: build
 bench:
 	cargo bench --bench clean --bench durable --bench fetch --bench idle --bench produce --bench recover --bench start
 
+# A minute of 200 busy connections, hostile ones among them, against the whole broker in 32 MiB.
+ceiling: build
+	OTTLA_BROKER=$(OTTLA) OTTLA_SECONDS=60 cargo test --test ceiling -- --nocapture
+
 clean:
 	cargo clean
+
+# Thousands of bytes of a data directory that rot at rest, one by one, each with a start and a scrub.
+rot: build
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_ROT_ROUNDS=400 cargo test --test rot -- --nocapture a_flip

@@ -1,4 +1,5 @@
-//! A memory budget that many threads share: request bytes, and decompression windows (promise P7).
+//! A memory budget that many threads share: request bytes, what requests unfold into, and decompression windows
+//! (promise P7).
 //!
 //! Owns: one count of bytes in use. Invariants: bytes in use never exceed the capacity, but for what the holder
 //! of the one token takes; a charge gives back exactly what it took, when dropped; when no other charge can shrink,
@@ -108,12 +109,21 @@ impl Charge {
     /// Takes `more` bytes only if they are free now.
     pub fn try_grow(&mut self, more: u64) -> bool {
         let mut state = self.shared.state.lock();
-        let fits = !state.closed && state.used + more <= self.shared.capacity;
+        let fits = !state.closed && state.used.saturating_add(more) <= self.shared.capacity;
         if fits {
             state.used += more;
             self.bytes += more;
         }
         fits
+    }
+
+    /// Gives back all but `bytes`, if it holds more.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        if self.bytes > bytes {
+            self.shared.state.lock().used -= self.bytes - bytes;
+            self.bytes = bytes;
+            self.shared.freed.notify_all();
+        }
     }
 
     /// The bytes that this charge holds.
@@ -146,6 +156,10 @@ mod tests {
         let mut charge = budget.charge();
         charge.grow(60).unwrap();
         assert!(!budget.charge().try_grow(50));
+        charge.shrink_to(70);
+        assert_eq!((charge.bytes(), budget.used()), (60, 60));
+        charge.shrink_to(50);
+        assert!(budget.charge().try_grow(50));
         drop(charge);
         assert_eq!(budget.used(), 0);
     }

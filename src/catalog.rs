@@ -37,6 +37,9 @@ pub const RESOURCE_CLIENT_METRICS: i8 = 16;
 /// That of a consumer group (KIP-848).
 pub const RESOURCE_GROUP: i8 = 32;
 
+/// The producer ids that one record reserves (Kafka's `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
+pub const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
+
 /// Kafka's limit for topic names (`Topic.MAX_NAME_LENGTH`).
 const NAME_BYTES_MAX: usize = 249;
 
@@ -129,10 +132,7 @@ impl State {
             MetadataRecord::RemoveTopic(removed) => {
                 self.changes += 1;
                 self.removed.insert(removed.topic_id);
-                if let Some(name) = self.names.remove(&removed.topic_id) {
-                    self.forget_alike(&name);
-                    self.topics.remove(&name);
-                }
+                self.remove_topic(removed.topic_id);
             }
             MetadataRecord::ProducerIds(ids) => {
                 self.next_producer_id = self.next_producer_id.max(ids.next_producer_id);
@@ -141,6 +141,22 @@ impl State {
             MetadataRecord::FeatureLevel(_) => self.formatted = true,
             _ => {}
         }
+    }
+
+    /// Takes a topic out, but not one that took its name since.
+    fn remove_topic(&mut self, id: Uuid) {
+        if let Some(name) = self.names.remove(&id)
+            && self.topics.get(&name).is_some_and(|topic| topic.id == id)
+        {
+            self.forget_alike(&name);
+            self.topics.remove(&name);
+        }
+    }
+
+    /// So many records are lost, and each may have reserved producer ids: none of those is given out again.
+    pub fn skip_producer_ids(&mut self, lost_records: i64) {
+        let ids = lost_records.max(0).saturating_mul(PRODUCER_IDS_PER_BLOCK);
+        self.next_producer_id = self.next_producer_id.saturating_add(ids);
     }
 
     fn apply_quota(&mut self, quota: &ClientQuotaRecord) {
@@ -240,6 +256,11 @@ impl Topic {
         self.partitions.get(usize::try_from(index).ok()?)
     }
 
+    /// The rows that it takes in an answer: itself and its partitions.
+    pub fn rows(&self) -> usize {
+        1 + self.partitions.len()
+    }
+
     /// Whether the broker keeps it for itself.
     pub fn is_internal(&self) -> bool {
         is_internal(&self.name)
@@ -267,6 +288,11 @@ impl Catalog {
     /// The topic with this id.
     pub fn by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
         self.by_id.get(&id)
+    }
+
+    /// How many topics and partitions there are: the rows of an answer about all of them.
+    pub fn rows(&self) -> usize {
+        self.topics().map(|topic| topic.rows()).sum()
     }
 
     /// All topics, by name.

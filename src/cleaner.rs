@@ -2,21 +2,25 @@
 //!
 //! Owns: nothing that others see. It reads published views and broker time, decides, and asks the writer, which alone
 //! changes a log and refuses what its log no longer fits (promise P4). It tells nobody the outcome: the next look
-//! shows it. Invariants: it looks at memory alone, so an idle broker's disk sleeps on; it sleeps between looks
+//! shows it. Invariants: but for compaction and the scrub it looks at memory alone, so an idle broker's disk sleeps on;
+//! it sleeps between looks
 //! until the writer rings; it ends before the writer closes.
 
 mod choice;
 mod compaction;
 mod pace;
+mod scrub;
 
 use crate::broker::Broker;
 use crate::config::TopicConfig;
 use crate::lock::{Mutex, Rank};
 use crate::storage::retention::Limits;
-use crate::storage::{Snapshot, Status};
+use crate::storage::{Partition, Snapshot, Status};
 use crate::sys;
 use crate::writer::{Job, NewStart};
 use compaction::Compaction;
+use scrub::Scrub;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
@@ -35,6 +39,8 @@ pub struct Bell {
 struct Calls {
     stopping: bool,
     rung: bool,
+    /// The serials of logs in which something was found that is no batch.
+    suspects: BTreeSet<u64>,
 }
 
 /// Why a sleep ended.
@@ -67,6 +73,17 @@ impl Bell {
         if !was_rung {
             self.rung.notify_one();
         }
+    }
+
+    /// A reader found in this log what is no batch.
+    pub fn suspect(&self, partition: &Partition) {
+        self.calls.lock().suspects.insert(partition.serial);
+        self.ring();
+    }
+
+    fn take_suspects(&self) -> Vec<u64> {
+        let suspects = std::mem::take(&mut self.calls.lock().suspects);
+        suspects.into_iter().collect()
     }
 
     /// Whether it shall end: asked wherever work may be long.
@@ -110,6 +127,7 @@ pub struct Cleaner {
     bell: Arc<Bell>,
     retention: Retention,
     compaction: Compaction,
+    scrub: Scrub,
 }
 
 impl Cleaner {
@@ -122,6 +140,7 @@ impl Cleaner {
                 next: Instant::now() + first,
             },
             compaction: Compaction::load(&broker),
+            scrub: Scrub::load(&broker),
             broker,
             bell,
         }
@@ -131,10 +150,15 @@ impl Cleaner {
     pub fn run(mut self) {
         sys::lower_priority();
         loop {
-            let next = self.compaction.next_look().unwrap_or(self.retention.next);
-            match self.bell.sleep_until(next.min(self.retention.next)) {
+            let looks = [self.compaction.next_look(), self.scrub.next_look()];
+            let next = looks.into_iter().flatten().min();
+            let next = next.unwrap_or(self.retention.next).min(self.retention.next);
+            match self.bell.sleep_until(next) {
                 Woken::ToStop => return,
-                Woken::ByBell => self.compaction.look_soon(&self.broker),
+                Woken::ByBell => {
+                    self.compaction.look_soon(&self.broker);
+                    self.scrub.heed(self.bell.take_suspects());
+                }
                 Woken::ByTime => {}
             }
             if self.retention.look_if_due() {
@@ -152,6 +176,10 @@ impl Cleaner {
                 self.compaction
                     .run(&self.broker, &self.bell, &mut meanwhile);
             }
+            let mut meanwhile = || {
+                self.retention.look_if_due();
+            };
+            self.scrub.work(&self.broker, &self.bell, &mut meanwhile);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::sys;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The file that it is saved in: the format's version, the number of lines that follow, ms since 1970.
+/// The file that it is saved in: the format's version, 1, ms since 1970, and a line with the CRC of that.
 const FILE: &str = "broker-time-checkpoint";
 
 /// 2026-01-01, UTC: no clock that is right says less. A box without a battery may first boot in 1970, and broker time,
@@ -72,7 +72,7 @@ struct BrokerTime {
 
 impl BrokerTime {
     fn load(data: &Path) -> BrokerTime {
-        let parse = |text: &str| match text.lines().collect::<Vec<_>>()[..] {
+        let parse = |text: &str| match checkpoint::unsealed(text)?.lines().collect::<Vec<_>>()[..] {
             ["0", "1", ms] => ms.parse().ok(),
             _ => None,
         };
@@ -87,7 +87,7 @@ impl BrokerTime {
     }
 
     fn save(&self, data: &Path) -> Result<()> {
-        let text = format!("0\n1\n{}\n", self.time_ms);
+        let text = checkpoint::sealed(format!("0\n1\n{}\n", self.time_ms));
         checkpoint::write(&data.join(FILE), text.as_bytes())
     }
 
@@ -158,6 +158,20 @@ mod tests {
         assert_eq!(BrokerTime::load(dir.path()).time_ms, START.time_ms);
         std::fs::write(dir.path().join(FILE), "0\n1\n86400000\n").unwrap();
         assert_eq!(BrokerTime::load(dir.path()).time_ms, CLOCK_FLOOR_MS);
+        let ahead = BrokerTime {
+            time_ms: wall_clock_ms() + 1_000_000_000,
+            ..START
+        };
+        ahead.save(dir.path()).unwrap();
+        let saved = std::fs::read(dir.path().join(FILE)).unwrap();
+        for bit in 0..saved.len() * 8 {
+            let mut flipped = saved.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(dir.path().join(FILE), flipped).unwrap();
+            let read = BrokerTime::load(dir.path()).time_ms;
+            assert!(read <= ahead.time_ms, "bit {bit} ages everything: {read}");
+        }
+        std::fs::remove_file(dir.path().join(format!("{FILE}.previous"))).unwrap();
         std::fs::write(dir.path().join(FILE), "garbage").unwrap();
         let wall = wall_clock_ms();
         assert!(BrokerTime::load(dir.path()).time_ms >= wall);

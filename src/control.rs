@@ -23,8 +23,9 @@ pub use quotas::QuotaChange;
 pub use rooms::{MADE_TOGETHER, Rooms, Wanted, log_settings, partition_dir, unlink_in_background};
 pub use settings::{NewSetting, NewSettings, SettingsPlan};
 
-use crate::catalog::{Published, State};
+use crate::catalog::{OFFSETS_TOPIC, Published, State, TRANSACTIONS_TOPIC};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::error::{ErrorCode, Result};
 use crate::group::{self, Asker, Groups};
 use crate::lock::{Mutex, Rank};
@@ -64,6 +65,50 @@ pub enum Internal {
     Offsets,
     /// Of the state of transactions.
     Transactions,
+}
+
+impl Internal {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Internal> {
+        let all = [Internal::Offsets, Internal::Transactions];
+        all.into_iter().find(|topic| topic.name() == name)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Internal::Offsets => OFFSETS_TOPIC,
+            Internal::Transactions => TRANSACTIONS_TOPIC,
+        }
+    }
+
+    /// How it is made.
+    pub fn new_topic(self, config: &Config) -> NewTopic {
+        let (partitions, segment_bytes) = match self {
+            Internal::Offsets => (
+                config.offsets_topic_num_partitions,
+                config.offsets_topic_segment_bytes,
+            ),
+            Internal::Transactions => (
+                config.transaction_topic_num_partitions,
+                config.transaction_topic_segment_bytes,
+            ),
+        };
+        let segment_bytes = segment_bytes.to_string();
+        let overrides = [
+            ("cleanup.policy", "compact"),
+            ("compression.type", "producer"),
+            ("segment.bytes", &segment_bytes),
+        ];
+        NewTopic {
+            name: self.name().into(),
+            partitions,
+            overrides: overrides
+                .map(|(name, value)| (name.into(), value.into()))
+                .into(),
+            ..NewTopic::default()
+        }
+    }
 }
 
 /// What connections ask of the control thread.
@@ -152,6 +197,7 @@ enum Event {
     GoOn,
     RecoveryPoints(RecoveryPoints),
     StartsPlanned(PlannedStarts, Option<Reply>),
+    GapFound(Arc<Partition>),
     Stop,
 }
 
@@ -204,6 +250,11 @@ impl Mailbox {
     /// From the writer: these log starts are to be made durable.
     pub fn starts_planned(&self, starts: PlannedStarts, reply: Option<Reply>) {
         self.post(Event::StartsPlanned(starts, reply));
+    }
+
+    /// From the cleaner: records are lost that consumers may have read, or would have.
+    pub fn gap_found(&self, partition: Arc<Partition>) {
+        self.post(Event::GapFound(partition));
     }
 
     /// The control thread shall finish the change in hand and end.
@@ -401,6 +452,7 @@ impl Control {
                 self.changes.save_time(self.coordinator.clock());
             }
             Event::StartsPlanned(starts, reply) => self.changes.save_starts(starts, reply),
+            Event::GapFound(partition) => self.changes.raise_epoch(partition),
             Event::Stop => {
                 self.stopping = true;
                 self.changes.abandon_waiting();

@@ -83,7 +83,7 @@
 //! | P4 | only the writer changes a log | [`storage::Log`] is neither shared nor cloned |
 //! | P5 | nothing acked is cut, and the broker always starts | [`storage::recovery`] |
 //! | P6 | a failed sync is final | [`writer`] ends the process; [`storage::recovery`] writes back before it trusts |
-//! | P7 | memory is bounded | [`budget`], [`server::input`], [`compress`], [`wire::primitives`], [`group::Groups`], [`txn::Transactions`] |
+//! | P7 | memory is bounded | [`budget`], [`server::input`], [`server::reply`], [`compress`], [`wire::primitives`], [`group::Groups`], [`txn::Transactions`] |
 //! | P8 | the clock is not trusted | [`clock::Clock`]: segments and offsets age on it, sessions on CLOCK_BOOTTIME |
 //! | P9 | hints cost time, small state is kept twice | [`storage::index`], [`storage::checkpoint`] |
 //!

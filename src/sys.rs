@@ -53,7 +53,16 @@ pub fn send_file(
 
 /// Sends up to `bytes.len()` bytes; `more` says that the answer goes on, so that the kernel fills its packets.
 pub fn send(socket: &impl AsRawFd, bytes: &[u8], more: bool) -> io::Result<usize> {
-    let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
+    send_with(socket, bytes, if more { libc::MSG_MORE } else { 0 })
+}
+
+/// The same without waiting; `WouldBlock` when the socket takes no more.
+pub fn send_now(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+    send_with(socket, bytes, libc::MSG_DONTWAIT)
+}
+
+fn send_with(socket: &impl AsRawFd, bytes: &[u8], flags: libc::c_int) -> io::Result<usize> {
+    let flags = flags | libc::MSG_NOSIGNAL;
     // SAFETY: the pointer and length are those of a live slice.
     check(unsafe {
         libc::send(
@@ -186,6 +195,25 @@ pub fn disk_space(path: &Path) -> io::Result<(i64, i64)> {
     let block_bytes = u128::from(space.f_frsize);
     let bytes = |blocks: u128| i64::try_from(blocks * block_bytes).unwrap_or(i64::MAX);
     Ok((bytes(space.f_blocks.into()), bytes(space.f_bavail.into())))
+}
+
+/// Sets the sizes of a socket's buffers for what is sent and received, in bytes, and of those of the sockets that it
+/// accepts; 0 and less leaves one to the kernel. Linux takes twice as much, for its own needs (socket(7)).
+pub fn set_socket_buffers(socket: &impl AsRawFd, send: i32, receive: i32) -> io::Result<()> {
+    for (option, bytes) in [(libc::SO_SNDBUF, send), (libc::SO_RCVBUF, receive)] {
+        if bytes <= 0 {
+            continue;
+        }
+        let (value, len) = (
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        );
+        // SAFETY: the pointer and length are those of a live integer.
+        check_int(unsafe {
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, len)
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether a call failed because the process, or the whole system, has no descriptor left.
@@ -337,15 +365,29 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Caps the allocator's arenas: each would keep freed pages of its own, which idle connections then pay for.
-pub fn limit_malloc_arenas(count: i32) {
+/// What glibc's allocator keeps for itself; other allocators are left as they are.
+pub struct MallocLimits {
+    /// How many arenas there are: each keeps freed pages of its own, which idle connections then pay for.
+    pub arenas: i32,
+    /// From so many bytes on a block is a mapping of its own, which leaves no hole in an arena. Left alone, the
+    /// threshold rises to the largest block that was ever freed, up to 32 MiB.
+    pub mapped_bytes_min: i32,
+    /// So many free bytes at an arena's end stay there. Fewer cost the same pages' faults again and again, more are
+    /// memory that nobody uses.
+    pub kept_bytes_max: i32,
+}
+
+/// Puts them in force.
+pub fn limit_malloc(limits: &MallocLimits) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only stores a number.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, count);
+        libc::mallopt(libc::M_ARENA_MAX, limits.arenas);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, limits.mapped_bytes_min);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, limits.kept_bytes_max);
     }
     #[cfg(not(target_env = "gnu"))]
-    let _ = count;
+    let _ = limits;
 }
 
 /// Lets this thread run and use the disk only after others, where the system knows such an order.

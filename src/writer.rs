@@ -155,20 +155,7 @@ impl Writer {
                 partition,
                 log,
                 flush,
-            } => {
-                let held = Held {
-                    partition,
-                    log: *log,
-                    flush,
-                    waiting: VecDeque::new(),
-                    dirty_since: None,
-                };
-                let (serial, start) = (held.partition.serial, held.log.log_start());
-                self.held.insert(serial, held);
-                // A stop may have come between a log start and what went with it.
-                self.remove_passed(serial, start);
-                self.await_expiry(serial);
-            }
+            } => self.adopt(partition, *log, flush),
             Job::Configure {
                 partition,
                 settings,
@@ -201,6 +188,12 @@ impl Writer {
                 rewrite,
                 answer,
             } => self.swap(partition.serial, &rewrite, &answer),
+            Job::Roll {
+                partition,
+                segment,
+                answer,
+            } => self.roll(partition.serial, segment, &answer),
+            Job::RaiseEpoch { partition, epoch } => self.raise_epoch(&partition, epoch),
             Job::ListLast { partition, answer } => self.list_last(partition.serial, &answer),
             Job::ListProducers { partitions, reply } => {
                 let producers = |partition: &Arc<Partition>| match self.held.get(&partition.serial)
@@ -212,6 +205,21 @@ impl Writer {
                 control::answer(reply, Answer::Producers(listed));
             }
         }
+    }
+
+    fn adopt(&mut self, partition: Arc<Partition>, log: Log, flush: FlushPolicy) {
+        let held = Held {
+            partition,
+            log,
+            flush,
+            waiting: VecDeque::new(),
+            dirty_since: None,
+        };
+        let (serial, start) = (held.partition.serial, held.log.log_start());
+        self.held.insert(serial, held);
+        // A stop may have come between a log start and what went with it.
+        self.remove_passed(serial, start);
+        self.await_expiry(serial);
     }
 
     fn enqueue(&mut self, append: Append) {

@@ -350,6 +350,7 @@ fn read(
         Err(ReadError::Gone) => return Err((wanted.missing, None)),
         Err(ReadError::Io(error)) => {
             log::error!("reading a log at offset {offset}: {error}");
+            partition.inspect(|partition| call.broker.cleaner.suspect(partition));
             return Err((ErrorCode::KafkaStorageError, None));
         }
     }

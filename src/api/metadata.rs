@@ -72,6 +72,23 @@ messages! {
 /// Topics may be asked for by id.
 const VERSION_BY_ID: i16 = 12;
 
+/// The topics and partitions that the answer describes, at most.
+pub fn rows_max(call: &Call<'_>, request: &MetadataRequest) -> usize {
+    let catalog = call.broker.catalog.get();
+    let of_topic = |asked: &MetadataRequestTopic| {
+        let known = match &asked.name {
+            Some(name) => catalog.by_name(name),
+            None => catalog.by_id(asked.topic_id),
+        };
+        known.map_or(0, |topic| topic.rows())
+    };
+    match &request.topics {
+        // Before v1 that asks for all.
+        Some(topics) if !topics.is_empty() => topics.iter().map(of_topic).sum(),
+        _ => catalog.rows(),
+    }
+}
+
 /// Describes topics, all or those asked for; one that is missing is made on the way if both the request and
 /// `auto.create.topics.enable` allow it, so that the first answer already has it.
 pub fn handle(

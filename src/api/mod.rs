@@ -131,6 +131,7 @@ apis! {
     },
     metadata::MetadataRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
+        exchange.reserve_for_topics(metadata::rows_max(&exchange.call, &request))?;
         exchange.reply_unless_ended(|call, version| metadata::handle(call, version, request))
     },
     offset_commit::OffsetCommitRequest => |exchange, frame| {
@@ -240,6 +241,7 @@ apis! {
     },
     describe_log_dirs::DescribeLogDirsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
+        exchange.reserve_for_topics(exchange.call.broker.catalog.get().rows())?;
         exchange.reply(|call, _| describe_log_dirs::handle(call, request))
     },
     create_partitions::CreatePartitionsRequest => |exchange, frame| {
@@ -322,6 +324,7 @@ apis! {
     },
     describe_topic_partitions::DescribeTopicPartitionsRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
+        exchange.reserve_for_topics(exchange.call.broker.catalog.get().rows())?;
         exchange.reply(|call, _| describe_topic_partitions::handle(call, request))
     },
 }
@@ -376,7 +379,7 @@ impl Exchange<'_> {
     ///
     /// Its array elements, each much larger in memory than on the wire, are taken from a budget of their own.
     fn read<M: Message>(&mut self, frame: Arc<Frame>) -> Result<M, String> {
-        let memory = self.call.broker.elements.charge();
+        let memory = self.call.broker.unfolded.charge();
         let mut reader = Reader::of_frame(&frame).with_memory(memory);
         let request = RequestHeader::read(&mut reader)
             .and_then(|_| read_request(&mut reader, self.header.api_version))
@@ -385,15 +388,27 @@ impl Exchange<'_> {
         Ok(request)
     }
 
-    /// Takes memory for an answer that is much larger than its question.
+    /// Takes memory for an answer that is much larger than its question, and for so long as it is made; waits for
+    /// others that do the same.
     fn reserve(&mut self, elements: usize) -> Result<(), String> {
-        let elements = elements.saturating_sub(ELEMENTS_FREE) as u64;
-        let memory = &mut self.memory;
-        let memory = memory.get_or_insert_with(|| self.call.broker.elements.charge());
-        match memory.try_grow(elements * ELEMENT_BYTES) {
-            true => Ok(()),
-            false => Err("an answer larger than memory is free for".into()),
+        let bytes = elements.saturating_sub(ELEMENTS_FREE) as u64 * ELEMENT_BYTES;
+        if bytes == 0 {
+            return Ok(());
         }
+        let unfolded = &self.call.broker.unfolded;
+        if bytes > unfolded.capacity() {
+            return Err("an answer larger than memory is free for".into());
+        }
+        let memory = self.memory.get_or_insert_with(|| unfolded.charge());
+        memory
+            .grow(bytes)
+            .map_err(|_| "the broker stops".to_string())
+    }
+
+    /// The same for topics and partitions that there are: what is asked about them is answered, if need be alone.
+    fn reserve_for_topics(&mut self, rows: usize) -> Result<(), String> {
+        let rows_max = self.call.broker.unfolded.capacity() / ELEMENT_BYTES;
+        self.reserve(rows.min(usize::try_from(rows_max).unwrap_or(usize::MAX)))
     }
 
     fn reply<R: Message>(

@@ -2,24 +2,28 @@
 //!
 //! ```text
 //! directory          catalog                        decision
-//! topic-N, id I      has topic with id I            recover
+//! topic-N, id I      has topic with id I            recover; a partition whose record was lost is recorded again
 //!                    removed I                      rename away and unlink: a deletion that a crash cut short (L6)
 //!                    has topic, with another id     put aside as a stray
 //!                    does not know topic nor I      adopt: moved here, or its record fell into a gap
 //! topic-N, no id     has topic                      recover, and write the id: its small state was lost
-//!                    does not know topic            leave alone, with a warning
+//!                    does not know topic            adopt, if segments are in it; else leave alone, with a warning
 //! *-delete           -                              unlink
 //! missing            has topic                      make, empty: a crash came between record and directory
 //! ```
+//! An id that rot has garbled counts as none. What is adopted is kept, however old it grows, until someone sets how long
+//! it is to be: what was set may have been lost with its record.
+//!
 //! Invariants: nothing is unlinked whose RemoveTopicRecord was not read, or whose name does not say so; a name that
 //! is to be unlinked is no partition's own name any more, durably, before any log is opened.
 
 use crate::catalog::{METADATA_TOPIC, State, check_name};
 use crate::control::{
-    NewTopic, Rooms, partition_dir, partition_record, topic_records, unlink_in_background,
+    Internal, NewTopic, Rooms, partition_dir, partition_record, topic_records, unlink_in_background,
 };
 use crate::error::{Context, Result};
 use crate::storage::checkpoint;
+use crate::storage::segment::offset_in_name;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::MetadataRecord;
 use std::collections::BTreeMap;
@@ -29,8 +33,12 @@ use std::path::Path;
 /// A directory with a higher number was not made by a broker.
 const PARTITION_INDEX_MAX: i32 = 100_000;
 
-/// Of each topic that the catalog does not know: the highest partition number.
-type Unknown = BTreeMap<(String, Uuid), i32>;
+/// Of each topic that the catalog does not know: by the ids that its directories tell, the partitions' numbers. Where
+/// they tell none it is [`Uuid::ZERO`].
+type Unknown = BTreeMap<String, BTreeMap<Uuid, Vec<i32>>>;
+
+/// Random ids differ in about 64 of their 128 bits: two that are nearer than this are one, and rot.
+const ROT_BITS_MAX: u32 = 16;
 
 /// Goes through the data directory as the table above says; gives the records that adopt what is unknown.
 pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> {
@@ -55,23 +63,25 @@ pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> 
         else {
             continue;
         };
-        match (topic_id(&path), state.topics.get(topic)) {
+        let known = state.topics.get(topic);
+        let id = topic_id(&path).filter(|id| known.is_none_or(|known| !is_rotten(*id, known.id)));
+        match (id, known) {
             (Some(id), _) if state.removed.contains(&id) => doomed.extend(rooms.doom(&path)),
-            (Some(id), Some(known)) if known.id == id => {
-                let first = known.leader_epochs.len() as i32;
-                records.extend((first..=index).map(|index| found(rooms, topic, id, index)));
-            }
-            (Some(_), Some(_)) => rooms.put_aside(&path)?,
-            (None, Some(known)) => {
-                if let Err(error) = checkpoint::write_topic_id(&path, known.id) {
-                    log::warn!("{error}; the next start tries again");
+            (Some(id), Some(known)) if known.id != id => rooms.put_aside(&path)?,
+            (id, Some(known)) => {
+                if id.is_none() {
+                    write_topic_id(&path, known.id);
                 }
+                let first = known.leader_epochs.len() as i32;
+                records.extend((first..=index).map(|index| found(rooms, topic, known.id, index)));
             }
-            (Some(id), None) if state.name_of(id).is_none() => {
-                let highest = unknown.entry((topic.into(), id)).or_default();
-                *highest = index.max(*highest);
+            (Some(id), None) if state.name_of(id).is_some() => left_alone(&path),
+            (None, None) if !has_segments(&path) => left_alone(&path),
+            (id, None) => {
+                let of_topic = unknown.entry(topic.into()).or_default();
+                let of_id = of_topic.entry(id.unwrap_or(Uuid::ZERO)).or_default();
+                of_id.push(index);
             }
-            (_, None) => log::warn!("{} belongs to no topic and is left alone", path.display()),
         }
     }
     adopt(unknown, rooms, &mut records)?;
@@ -80,27 +90,71 @@ pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> 
     Ok(records)
 }
 
+fn left_alone(path: &Path) {
+    log::warn!("{} belongs to no topic and is left alone", path.display());
+}
+
+fn is_rotten(id: Uuid, original: Uuid) -> bool {
+    let bits = u128::from_be_bytes(id.0) ^ u128::from_be_bytes(original.0);
+    (1..=ROT_BITS_MAX).contains(&bits.count_ones())
+}
+
+fn has_segments(dir: &Path) -> bool {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_segment = |name: &std::ffi::OsStr| offset_in_name(name, ".log").is_some();
+    entries
+        .into_iter()
+        .any(|entry| is_segment(&entry.file_name()))
+}
+
+fn write_topic_id(dir: &Path, id: Uuid) {
+    if let Err(error) = checkpoint::write_topic_id(dir, id) {
+        log::warn!("{error}; the next start tries again");
+    }
+}
+
 fn adopt(unknown: Unknown, rooms: &Rooms, records: &mut Vec<MetadataRecord>) -> Result<()> {
-    let mut last = None;
-    for ((name, id), highest) in unknown {
-        let dirs = (0..=highest).map(|index| partition_dir(&rooms.data, &name, index));
-        // Two topics of one name: which is the living one, a person must say.
-        if last.as_ref() == Some(&name) {
-            for dir in dirs.filter(|dir| topic_id(dir) == Some(id)) {
+    for (name, of_topic) in unknown {
+        let told = of_topic.iter().filter(|(id, _)| **id != Uuid::ZERO);
+        let id = match told.max_by_key(|(_, indexes)| indexes.len()) {
+            Some((id, _)) => *id,
+            None => Uuid::random().context(|| "making an id".into())?,
+        };
+        let mut highest = 0;
+        for (other, index) in of_topic
+            .iter()
+            .flat_map(|(id, all)| all.iter().map(move |i| (*id, *i)))
+        {
+            let dir = partition_dir(&rooms.data, &name, index);
+            if other == Uuid::ZERO || is_rotten(other, id) {
+                write_topic_id(&dir, id);
+            } else if other != id {
+                // Two topics of one name: which is the living one, a person must say.
                 rooms.put_aside(&dir)?;
+                continue;
             }
-            continue;
+            highest = index.max(highest);
         }
         log::warn!("topic {name} ({id}) is not in the catalog; it is adopted from its directories");
-        let topic = NewTopic {
-            name: name.clone(),
-            ..NewTopic::default()
+        let topic = match Internal::named(&name) {
+            Some(internal) => internal.new_topic(&rooms.settings.get()),
+            None => kept_for_ever(&name),
         };
         records.extend(topic_records(&topic, id, 0, rooms.settings.get().node_id));
         records.extend((0..=highest).map(|index| found(rooms, &name, id, index)));
-        last = Some(name);
     }
     Ok(())
+}
+
+/// A topic whose settings are not known.
+fn kept_for_ever(name: &str) -> NewTopic {
+    log::warn!("{name}: nothing is deleted until retention.ms and retention.bytes are set anew");
+    let kept = ["retention.ms", "retention.bytes"];
+    NewTopic {
+        name: name.into(),
+        overrides: kept.map(|name| (name.into(), "-1".into())).into(),
+        ..NewTopic::default()
+    }
 }
 
 /// The record of a partition that was found, at the leader epoch that it has reached.

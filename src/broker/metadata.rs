@@ -4,14 +4,15 @@
 //! is the one other place that appends, to the one log that nothing else touches.
 
 use super::open::Left;
-use super::replay::for_each_record;
+use super::replay::{Entry, for_each_entry};
+use crate::batch::HEADER_BYTES;
 use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
 use crate::clock::Clock;
 use crate::control::{Wanted, batch_of, partition_dir};
 use crate::error::{Context, Error, Result};
-use crate::storage::{Log, Partition, Shared, Snapshot, Status, View};
+use crate::storage::{Log, Partition, Report, Shared, Snapshot, Status, View};
 use crate::sync::Syncer;
-use crate::wire::metadata_records::MetadataRecord;
+use crate::wire::metadata_records::{MetadataRecord, ProducerIdsRecord};
 use std::sync::Arc;
 
 /// The catalog's own log, before the writer has it.
@@ -29,8 +30,8 @@ impl Metadata {
         let dir = partition_dir(&rooms.data, METADATA_TOPIC, 0);
         let config = rooms.settings.get();
         let config = config.topic_defaults();
-        let log = match dir.exists() {
-            true => left.recover(METADATA_TOPIC, 0, &dir, config)?.0,
+        let (log, report) = match left.finds(METADATA_TOPIC, 0, &dir, METADATA_TOPIC_ID)? {
+            true => left.recover(METADATA_TOPIC, 0, &dir, config)?,
             false => {
                 let wanted = Wanted {
                     topic: &METADATA_TOPIC.into(),
@@ -39,23 +40,38 @@ impl Metadata {
                     config,
                 };
                 let missing = || Err(Error::new("it was not made"));
-                rooms.make(&[wanted]).pop().unwrap_or_else(missing)?
+                let log = rooms.make(&[wanted]).pop().unwrap_or_else(missing)?;
+                (log, Report::default())
             }
         };
         let view = Arc::new(log.view());
-        let state = replay(&view, &rooms.storage)?;
+        let mut state = replay(&view, &rooms.storage)?;
+        // A tear shows at this start only: what it may have reserved is recorded before anything is given out.
+        let torn = report
+            .cut
+            .map_or(0, |cut| cut.bytes.div_ceil(HEADER_BYTES as u64));
+        state.skip_producer_ids(torn as i64);
         let snapshot = Snapshot {
             view,
             leader_epoch: 0,
             status: Status::Online,
         };
         let partition = Partition::new(METADATA_TOPIC.into(), METADATA_TOPIC_ID, 0, dir, snapshot);
-        Ok(Metadata {
+        let mut metadata = Metadata {
             partition: Arc::new(partition),
             log,
             state,
             clock: left.clock.clone(),
-        })
+        };
+        if torn > 0 {
+            let ids = MetadataRecord::ProducerIds(ProducerIdsRecord {
+                broker_id: rooms.settings.get().node_id,
+                broker_epoch: 0,
+                next_producer_id: metadata.state.next_producer_id,
+            });
+            metadata.append(&[ids])?;
+        }
+        Ok(metadata)
     }
 
     /// Whether the catalog's own log, or a topic that it names, has this partition.
@@ -90,13 +106,20 @@ impl Metadata {
 }
 
 /// Reads every record of the catalog. What cannot be read is stepped over, with an error in the log: the topics of
-/// lost records are adopted again from their directories.
+/// lost records are adopted again from their directories. Nothing compacts this log, so that an offset that is missing
+/// is a record that is lost.
 fn replay(view: &View, shared: &Shared) -> Result<State> {
-    let mut state = State::default();
-    for_each_record(METADATA_TOPIC, view, shared, |_, value| {
+    let (mut state, mut next) = (State::default(), 0);
+    for_each_entry(METADATA_TOPIC, view, shared, |entry| {
+        let Entry::Record { offset, value, .. } = entry else {
+            return Ok(());
+        };
+        state.skip_producer_ids(offset - next);
+        next = offset + 1;
         let record = MetadataRecord::decode(value.unwrap_or_default());
         state.apply(&record.map_err(|error| error.to_string())?);
         Ok(())
     })?;
+    state.skip_producer_ids(view.high_watermark - next);
     Ok(state)
 }

@@ -3,24 +3,25 @@
 //! Invariants: the clean-shutdown marker is gone before anything is written; whatever was lost with small state is
 //! made good before a log is handed over: a leader epoch and a producer id never fall behind what a log has seen.
 
+use super::catch_up::{InLogs, catch_up, sum_up};
 use super::directories::look_around;
 use super::metadata::Metadata;
 use super::replay::{Entry, for_each_entry, load_transactions};
 use crate::api::api_versions::{FEATURES, Feature};
-use crate::catalog::{Catalog, METADATA_TOPIC, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic};
+use crate::catalog::{Catalog, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic, is_internal};
 use crate::clock::Clock;
 use crate::compress::Decoders;
 use crate::config::{MIN_INSYNC_REPLICAS, TopicConfig};
 use crate::control::{
-    Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir, partition_record,
+    Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir,
 };
 use crate::error::{Context, Error, Result};
 use crate::group::records::Record;
 use crate::group::{Env, Groups};
-use crate::storage::checkpoint::{self, MetaProperties};
+use crate::storage::checkpoint::{self, META_PROPERTIES, MetaProperties};
 use crate::storage::{Log, Partition, Report, Snapshot, Start, Status};
 use crate::sys;
-use crate::txn::{LogOpen, Transactions};
+use crate::txn::Transactions;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
 use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
@@ -106,10 +107,10 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     {
         log::warn!("{error}");
     }
-    let (catalog, mut jobs, all_online, log_open) = open_topics(&left, &mut metadata)?;
+    let (catalog, mut jobs, all_online, in_logs) = open_topics(&left, &mut metadata)?;
     rooms.sync()?;
     let groups = load_groups(rooms, &metadata.state, &catalog, &left.clock);
-    let transactions = load_transactions(rooms, &catalog, &left.clock, log_open);
+    let transactions = load_transactions(rooms, &catalog, &left.clock, in_logs);
     let Metadata {
         partition,
         log,
@@ -189,30 +190,56 @@ fn lock(data: &Path) -> Result<File> {
 
 /// Reads `meta.properties`, or writes it into a new directory; gives the cluster's id.
 fn identify(data: &Path, node_id: i32) -> Result<String> {
-    if let Some(meta) = checkpoint::read_meta_properties(data)? {
-        if meta.node_id != node_id {
-            let (there, path) = (meta.node_id, data.display());
-            return Err(Error::new(format!(
-                "{path} belongs to node.id={there}, not {node_id}: set node.id={there}"
-            )));
+    let generations = checkpoint::read_meta_properties(data)?;
+    // A flipped bit in one of them must not keep the broker from starting.
+    let own = generations.iter().find(|meta| meta.node_id == node_id);
+    let Some(meta) = own.or(generations.first()) else {
+        if data.join(META_PROPERTIES).exists() {
+            log::error!("{META_PROPERTIES} is lost; the cluster gets a new id");
         }
+        let id = || Uuid::random().context(|| "making an id".into());
+        let meta = MetaProperties {
+            cluster_id: id()?.to_string(),
+            node_id,
+            directory_id: Some(id()?),
+        };
+        checkpoint::write_meta_properties(data, &meta)?;
         return Ok(meta.cluster_id);
-    }
-    let id = || Uuid::random().context(|| "making an id".into());
-    let meta = MetaProperties {
-        cluster_id: id()?.to_string(),
-        node_id,
-        directory_id: Some(id()?),
     };
-    checkpoint::write_meta_properties(data, &meta)?;
-    Ok(meta.cluster_id)
+    if meta.node_id != node_id {
+        let (there, path) = (meta.node_id, data.display());
+        return Err(Error::new(format!(
+            "{path} belongs to node.id={there}, not {node_id}: set node.id={there}"
+        )));
+    }
+    // Kafka's has one generation only, and one that was lost does not come back by itself.
+    if generations.iter().filter(|other| *other == meta).count() < 2
+        && let Err(error) = checkpoint::write_meta_properties(data, meta)
+    {
+        log::warn!("{error}; the next start tries again");
+    }
+    Ok(meta.cluster_id.clone())
 }
 
 impl Left<'_> {
-    fn had_records(&self, room: &Room) -> bool {
-        let key = (room.topic.to_string(), room.index);
+    /// Whether a partition had records, by the last checkpoint.
+    fn had_records(&self, topic: &str, index: i32) -> bool {
+        let key = (topic.to_owned(), index);
         let point = self.checkpoints.recovery_points.get(&key);
         point.is_some_and(|offset| *offset > 0)
+    }
+
+    /// Whether there is a log to open: one that is gone, though it had records, goes on behind them.
+    pub(super) fn finds(&self, topic: &str, index: i32, dir: &Path, id: Uuid) -> Result<bool> {
+        if dir.exists() {
+            return Ok(true);
+        }
+        let is_lost = self.had_records(topic, index);
+        if is_lost {
+            log::error!("{} is gone, with all its records", dir.display());
+            self.rooms.make_directory(dir, id)?;
+        }
+        Ok(is_lost)
     }
 
     /// Opens one log by what was left.
@@ -225,11 +252,11 @@ impl Left<'_> {
     ) -> Result<(Log, Report)> {
         let key = (topic.to_string(), index);
         let start = Start {
-            // The catalog's log is small, and nothing works without it: it is always read whole.
-            clean: self.clean && topic != METADATA_TOPIC,
+            clean: self.clean,
             recovery_point: self.checkpoints.recovery_points.get(&key).copied(),
             log_start: self.checkpoints.log_starts.get(&key).copied(),
             tear_bytes_max: TURN_BYTES_PER_PARTITION_MAX,
+            check_all: is_internal(topic),
             decoders: self.decoders,
             time_ms: self.clock.now().time_ms,
         };
@@ -293,14 +320,14 @@ fn load_groups(rooms: &Rooms, state: &State, catalog: &Catalog, clock: &Clock) -
 }
 
 /// One partition to open, and what came of it.
-struct Room {
-    topic: Arc<str>,
-    id: Uuid,
-    index: i32,
+pub(super) struct Room {
+    pub topic: Arc<str>,
+    pub id: Uuid,
+    pub index: i32,
     config: Arc<TopicConfig>,
     dir: PathBuf,
-    leader_epoch: i32,
-    opened: Option<Result<(Log, Report)>>,
+    pub leader_epoch: i32,
+    pub opened: Option<Result<(Log, Report)>>,
 }
 
 impl Room {
@@ -318,7 +345,7 @@ impl Room {
 fn open_topics(
     left: &Left<'_>,
     metadata: &mut Metadata,
-) -> Result<(Catalog, Vec<Job>, bool, Vec<LogOpen>)> {
+) -> Result<(Catalog, Vec<Job>, bool, InLogs)> {
     let rooms = left.rooms;
     let mut list = Vec::new();
     let broker = rooms.settings.get();
@@ -349,7 +376,7 @@ fn open_topics(
     sum_up(&list);
     catch_up(rooms, metadata, &mut list);
     let all_online = list.iter().all(|room| matches!(room.opened, Some(Ok(_))));
-    let log_open = list.iter().flat_map(open_transactions).collect();
+    let in_logs = InLogs::of(&list);
     let (mut catalog, mut jobs) = (Catalog::default(), Vec::new());
     let mut list = list.into_iter().peekable();
     while let Some(first) = list.peek() {
@@ -372,17 +399,7 @@ fn open_topics(
             config: TopicConfig::clone(&config),
         }));
     }
-    Ok((catalog, jobs, all_online, log_open))
-}
-
-/// The transactions that a log holds open.
-fn open_transactions(room: &Room) -> Vec<LogOpen> {
-    let Some(Ok((log, _))) = &room.opened else {
-        return Vec::new();
-    };
-    let open = log.open_transactions().into_iter();
-    open.map(|(producer_id, epoch, _)| ((room.topic.clone(), room.index), producer_id, epoch))
-        .collect()
+    Ok((catalog, jobs, all_online, in_logs))
 }
 
 fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
@@ -422,7 +439,8 @@ fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
 
 /// Makes those that are not there, as a crash leaves many of a large topic, and whose records are not missed.
 fn make_missing(left: &Left<'_>, list: &mut [Room]) {
-    let is_new = |room: &&mut Room| !left.had_records(room) && !room.dir.exists();
+    let is_new =
+        |room: &&mut Room| !left.had_records(&room.topic, room.index) && !room.dir.exists();
     let mut missing: Vec<&mut Room> = list.iter_mut().filter(is_new).collect();
     for some in missing.chunks_mut(MADE_TOGETHER) {
         let wanted: Vec<Wanted<'_>> = some.iter().map(|room| room.wanted()).collect();
@@ -434,67 +452,8 @@ fn make_missing(left: &Left<'_>, list: &mut [Room]) {
 }
 
 fn open_one(left: &Left<'_>, room: &Room) -> Result<(Log, Report)> {
-    if left.had_records(room) && !room.dir.exists() {
-        log::error!("{} is gone, with all its records", room.dir.display());
-        left.rooms.make_directory(&room.dir, room.id)?;
-    }
+    left.finds(&room.topic, room.index, &room.dir, room.id)?;
     left.recover(&room.topic, room.index, &room.dir, &room.config)
-}
-
-/// One line for an unclean stop; what was cut or lost was said when it was found.
-fn sum_up(list: &[Room]) {
-    let reports = list
-        .iter()
-        .filter_map(|room| Some(&room.opened.as_ref()?.as_ref().ok()?.1));
-    let read: Vec<&Report> = reports.filter(|report| report.batches_read > 0).collect();
-    if !read.is_empty() {
-        let batches: u64 = read.iter().map(|report| report.batches_read).sum();
-        let bytes: u64 = read.iter().map(|report| report.bytes_read).sum();
-        log::info!(
-            "recovered {} logs after an unclean stop: {batches} batches, {bytes} bytes read",
-            read.len()
-        );
-    }
-}
-
-/// No broker gives out so many: a client made a higher one up.
-const PRODUCER_ID_BELIEVED_MAX: i64 = 1 << 62;
-
-/// Makes the catalog know what the logs have seen: a leader epoch never falls, and rises whenever recovery took
-/// what consumers may have read (FACTS), so that they learn of it; a producer id is never given out twice.
-///
-/// What cannot be recorded on a full disk holds in memory, and the next start finds the same.
-fn catch_up(rooms: &Rooms, metadata: &mut Metadata, list: &mut [Room]) {
-    let mut records = Vec::new();
-    for room in list.iter_mut() {
-        let Some(Ok((log, report))) = &room.opened else {
-            continue;
-        };
-        let seen = room.leader_epoch.max(log.leader_epoch());
-        let epoch = seen + i32::from(report.epoch_bump_needed);
-        if epoch > room.leader_epoch {
-            room.leader_epoch = epoch;
-            let node_id = rooms.settings.get().node_id;
-            records.push(partition_record(room.id, room.index, epoch, node_id));
-        }
-        // The next block's record comes before its first id, and counts from here.
-        let highest = log
-            .highest_producer_id()
-            .filter(|id| *id < PRODUCER_ID_BELIEVED_MAX);
-        let next = highest.map_or(0, |highest| highest + 1);
-        metadata.state.next_producer_id = metadata.state.next_producer_id.max(next);
-    }
-    if let Err(error) = metadata.append(&records) {
-        log::error!("{error}; leader epochs are not recorded");
-        records
-            .iter()
-            .for_each(|record| metadata.state.apply(record));
-    }
-    for room in list {
-        if let Some(Ok((log, _))) = &mut room.opened {
-            log.set_leader_epoch(room.leader_epoch);
-        }
-    }
 }
 
 fn furnish(rooms: &Rooms, mut room: Room, jobs: &mut Vec<Job>) -> Arc<Partition> {

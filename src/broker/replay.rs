@@ -1,5 +1,6 @@
 //! Reading a log of the broker's own back, record by record, before it is served.
 
+use super::catch_up::InLogs;
 use crate::batch::marker::Marker;
 use crate::batch::{HEADER_BYTES, Header, records::key_values};
 use crate::catalog::{Catalog, TRANSACTIONS_TOPIC};
@@ -8,7 +9,7 @@ use crate::control::{Reply, Rooms};
 use crate::error::{Context, Error, Result};
 use crate::storage::{Hint, ReadError, Shared, Snapshot, Status, View};
 use crate::sys;
-use crate::txn::{Env, LogOpen, Transactions, records};
+use crate::txn::{Env, Transactions, records};
 
 /// What became of an entry; the error is one line for the log.
 type Taken = std::result::Result<(), String>;
@@ -88,7 +89,7 @@ pub fn load_transactions(
     rooms: &Rooms,
     catalog: &Catalog,
     clock: &Clock,
-    log_open: Vec<LogOpen>,
+    in_logs: InLogs,
 ) -> Transactions<Reply> {
     let mut transactions = Transactions::default();
     let topic = catalog.by_name(TRANSACTIONS_TOPIC);
@@ -114,7 +115,7 @@ pub fn load_transactions(
         time_ms: now.time_ms,
         config: &rooms.settings.get(),
     };
-    transactions.loaded(log_open, &env);
+    transactions.loaded(in_logs.open, &in_logs.epochs, &env);
     transactions
 }
 

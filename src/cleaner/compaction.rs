@@ -12,7 +12,7 @@ use super::choice::{Dirt, Extents, Facts, dirt};
 use super::pace::Pace;
 use crate::broker::Broker;
 use crate::catalog::Topic;
-use crate::config::TopicConfig;
+use crate::config::{Config, TopicConfig};
 use crate::control::log_settings;
 use crate::storage::checkpoint::{CLEANER_OFFSETS, Offsets, read_offsets, write_offsets};
 use crate::storage::compaction::{self, Failed, Replacement, Stopped};
@@ -274,7 +274,8 @@ fn pass(
         log_start: &|| partition.snapshot().view.log_start,
         aborted: &|offsets| view.aborted_between(&broker.storage, offsets),
     };
-    let mut pace = Pace::new(broker, bell, partition, meanwhile);
+    let limit = |config: &Config| config.cleaner_bytes_per_second_max;
+    let mut pace = Pace::new(broker, bell, partition, limit, meanwhile);
     let mut swap = |replacement: Replacement| {
         let rewrite = Box::new(Rewrite::open(&dir, replacement)?);
         let partition = partition.clone();
@@ -292,7 +293,7 @@ fn pass(
 }
 
 /// Asks the writer, and waits; it refuses, or ends, by dropping the way to answer.
-fn ask<T>(broker: &Broker, job: impl FnOnce(mpsc::Sender<T>) -> Job) -> Result<T, Stopped> {
+pub fn ask<T>(broker: &Broker, job: impl FnOnce(mpsc::Sender<T>) -> Job) -> Result<T, Stopped> {
     let (answer, answered) = mpsc::channel();
     broker.writer.submit([job(answer)]);
     answered.recv().map_err(|_| Stopped)

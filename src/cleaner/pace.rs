@@ -1,10 +1,12 @@
-//! How fast compaction may work: no faster than `log.cleaner.io.max.bytes.per.second`, and never all of the time.
+//! How fast compaction and the scrub may work: no faster than `log.cleaner.io.max.bytes.per.second` and
+//! `log.scrub.max.bytes.per.second`, and never all of the time.
 //!
 //! After each piece of work it rests for three times as long as that took: where the disk or the processor is busy,
 //! with producers most likely, pieces take longer and so do the rests.
 
 use super::Bell;
 use crate::broker::Broker;
+use crate::config::Config;
 use crate::storage::compaction::Stopped;
 use crate::storage::{Partition, Status};
 use std::time::{Duration, Instant};
@@ -27,6 +29,8 @@ pub struct Pace<'a> {
     broker: &'a Broker,
     bell: &'a Bell,
     partition: &'a Partition,
+    /// The bytes that it may take in a second.
+    limit: fn(&Config) -> f64,
     meanwhile: &'a mut dyn FnMut(),
     /// When the piece in hand began, and its bytes so far.
     began: Instant,
@@ -34,17 +38,19 @@ pub struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    /// A pace that ends with the cleaner or the partition; between two pieces `meanwhile` is called.
+    /// A pace no faster than `limit` says, that ends with the cleaner or the partition; between two pieces `meanwhile` is called.
     pub fn new(
         broker: &'a Broker,
         bell: &'a Bell,
         partition: &'a Partition,
+        limit: fn(&Config) -> f64,
         meanwhile: &'a mut dyn FnMut(),
     ) -> Pace<'a> {
         Pace {
             broker,
             bell,
             partition,
+            limit,
             meanwhile,
             began: Instant::now(),
             bytes: 0,
@@ -56,7 +62,7 @@ impl<'a> Pace<'a> {
         self.bytes += bytes;
         let worked = self.began.elapsed();
         let due = |pace: &Self| {
-            let limit = pace.broker.config().cleaner_bytes_per_second_max;
+            let limit = (pace.limit)(&pace.broker.config());
             rest(worked, pace.bytes, limit)
         };
         if due(self) < PIECE {

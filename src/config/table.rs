@@ -82,7 +82,6 @@ const FOREVER: &str = "9223372036854775807";
 const ONE_REPLICA: Fate = Fixed("there is one node and so one replica");
 const ONE_NODE: Fate = Fixed("this node is broker and controller in one");
 const THREADS: Fate = NoEffect("each connection has a thread of its own");
-const BUFFERS: Fate = NoEffect("the kernel sizes the buffer by the connection's speed");
 const NO_TIERS: Fate = Fixed("there is no tiered storage");
 const NO_COMPRESSION: Fate = NoEffect("the broker never recompresses a batch");
 
@@ -132,6 +131,10 @@ settings! {
         "Memory for opening batches, in bytes, over all connections; who finds it full waits. Ottla's own.";
     fetch_bytes_max: i32, "fetch.max.bytes" = Some("57671680"), AtLeast(1024), InForce("limits_hold_for_all_but_the_first_batch"), <- &[],
         "The most bytes that one fetch is answered with, whatever it asks for; the first batch is sent even if it is larger.";
+    socket_send_buffer_bytes: i32, "socket.send.buffer.bytes" = Some("-1"), AtLeast(-1), InForce("socket_buffers_are_as_large_as_they_are_told"), <- &[],
+        "A connection's send buffer; -1: the kernel sizes it by the connection's speed, up to megabytes. Kafka's default, 102400, costs a fast reader a wait each time it is full.";
+    socket_receive_buffer_bytes: i32, "socket.receive.buffer.bytes" = Some("-1"), AtLeast(-1), InForce("socket_buffers_are_as_large_as_they_are_told"), <- &[],
+        "A connection's receive buffer; -1: the kernel sizes it. Kafka's default is 102400.";
     connections_max: i32, "max.connections" = Some("10000"), AtLeast(1), InForce("a_flood_of_connections_costs_the_newcomers_alone"), <- &[],
         "How many connections may be open at once. Each costs a thread, so this is bounded here; Kafka's default is 2147483647.";
     connections_per_ip_max: i32, "max.connections.per.ip" = Some("2147483647"), AtLeast(0), InForce("connections_are_limited_anew"), <- &[],
@@ -164,6 +167,10 @@ settings! {
         "How full that memory may become: fuller takes fewer passes, and longer ones.";
     cleaner_bytes_per_second_max: f64, "log.cleaner.io.max.bytes.per.second" = Some("1.7976931348623157E308"), Any, InForce("compaction_keeps_to_its_limit"), <- &[],
         "The bytes that compaction may read and write in a second. It rests three times as long as it works in any case.";
+    scrub_interval_ms: i64, "log.scrub.interval.ms" = Some("604800000"), AtLeast(-1), InForce("the_scrub_reads_what_nobody_reads"), <- &[],
+        "How often all logs are read to see whether the disk has garbled anything; -1 is never. Ottla's own: Kafka has no such setting.";
+    scrub_bytes_per_second_max: f64, "log.scrub.max.bytes.per.second" = Some("8388608"), Any, InForce("the_scrub_reads_what_nobody_reads"), <- &[],
+        "The bytes that such a reading may take in a second. It rests three times as long as it works in any case.";
     recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce(""), <- &[],
         "How many threads read logs back after an unclean stop.";
 
@@ -251,10 +258,6 @@ pub(super) const BROKER_UNREAD: &[Setting] = rows! {
         "Kafka's threads that receive requests and send answers.";
     "num.io.threads": i32 = Some("8"), AtLeast(1), THREADS, <- &[],
         "Kafka's threads that handle requests.";
-    "socket.send.buffer.bytes": i32 = Some("-1"), AtLeast(-1), BUFFERS, <- &[],
-        "A connection's send buffer. Kafka's default is 102400.";
-    "socket.receive.buffer.bytes": i32 = Some("-1"), AtLeast(-1), BUFFERS, <- &[],
-        "A connection's receive buffer. Kafka's default is 102400.";
     "max.incremental.fetch.session.cache.slots": i32 = Some("0"), AtLeast(0), NoEffect("fetch sessions are declined, so each fetch names all it wants"), <- &[],
         "How many fetch sessions are remembered. Kafka's default is 1000.";
     "offsets.commit.timeout.ms": i32 = Some("5000"), AtLeast(1), NoEffect("a commit is answered when it is synced, which no replica can delay"), <- &[],

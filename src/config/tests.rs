@@ -78,7 +78,7 @@ fn the_stock_file_is_accepted_and_nothing_in_it_is_silently_ignored() {
     let notices = config.notices();
     for name in [
         "num.io.threads",
-        "socket.send.buffer.bytes",
+        "num.network.threads",
         "inter.broker.listener.name",
     ] {
         let said = notices

@@ -10,7 +10,7 @@
 //! May lose data: L6 (topic deletion).
 
 use super::making::{End, Making};
-use super::plan::{self, NewTopic, Plan, Planned};
+use super::plan::{self, Plan, Planned};
 use super::quotas;
 use super::settings::{self, SettingsPlan};
 use super::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
-use crate::catalog::{METADATA_TOPIC, OFFSETS_TOPIC, Published, State, TRANSACTIONS_TOPIC, Topic};
+use crate::catalog::{METADATA_TOPIC, PRODUCER_IDS_PER_BLOCK, Published, State, Topic};
 use crate::clock::{Clock, wall_clock_ms};
 use crate::config::Config;
 use crate::error::{ErrorCode, Result};
@@ -32,9 +32,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The producer ids that one record reserves (Kafka's `ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE`).
-const PRODUCER_IDS_PER_BLOCK: i64 = 1000;
-
 /// A change whose records are being committed, or whose logs are being let go of.
 enum Change {
     Make(Plan, End),
@@ -44,6 +41,7 @@ enum Change {
     Quotas(Vec<MetadataRecord>, Reply),
     Configure(SettingsPlan, Reply),
     ProducerIds(MetadataRecord, Option<Reply>),
+    Epochs(Vec<(Arc<Partition>, MetadataRecord)>),
 }
 
 /// The catalog's changes: the one in hand, and those that wait for it.
@@ -60,6 +58,8 @@ pub struct Changes {
     producer_ids: Range<i64>,
     busy: Option<Change>,
     waiting: VecDeque<(Request, Reply)>,
+    /// The partitions whose leader epoch is to rise.
+    gaps: Vec<Arc<Partition>>,
     renewed: BTreeSet<String>,
 }
 
@@ -84,6 +84,7 @@ impl Changes {
             producer_ids: 0..0,
             busy: None,
             waiting: VecDeque::new(),
+            gaps: Vec::new(),
             renewed: BTreeSet::new(),
         }
     }
@@ -117,41 +118,18 @@ impl Changes {
 
     /// Makes a topic of the broker's own, if nothing is in hand; who is in hand may be making it.
     pub fn make_topic(&mut self, topic: Internal, reply: Option<Reply>) {
-        let config = &self.config;
-        let (name, partitions, segment_bytes) = match topic {
-            Internal::Offsets => (
-                OFFSETS_TOPIC,
-                config.offsets_topic_num_partitions,
-                config.offsets_topic_segment_bytes,
-            ),
-            Internal::Transactions => (
-                TRANSACTIONS_TOPIC,
-                config.transaction_topic_num_partitions,
-                config.transaction_topic_segment_bytes,
-            ),
-        };
-        if self.state.topics.contains_key(name) || self.busy.is_some() {
+        if self.state.topics.contains_key(topic.name()) || self.busy.is_some() {
             return reply.into_iter().for_each(|reply| {
                 answer(reply, Answer::InternalTopic(ErrorCode::None));
             });
         }
-        let segment_bytes = segment_bytes.to_string();
-        let overrides = [
-            ("cleanup.policy", "compact"),
-            ("compression.type", "producer"),
-            ("segment.bytes", &segment_bytes),
-        ];
-        let topic = NewTopic {
-            name: name.into(),
-            overrides: overrides
-                .map(|(name, value)| (name.into(), value.into()))
-                .into(),
-            ..NewTopic::default()
-        };
+        let node_id = self.config.node_id;
+        let topic = topic.new_topic(&self.config);
+        let partitions = topic.partitions;
         // Not planned as a client's would be: no topic of a like name, `__consumer.offsets`, may be in its way.
         let id = new_id();
         let plan = Plan {
-            records: plan::topic_records(&topic, id, partitions, config.node_id),
+            records: plan::topic_records(&topic, id, partitions, node_id),
             topics: vec![Planned {
                 name: Some(topic.name),
                 id,
@@ -208,7 +186,33 @@ impl Changes {
         self.checkpoints
     }
 
+    /// The leader epoch of a partition rises, since records of it are lost.
+    pub fn raise_epoch(&mut self, partition: Arc<Partition>) {
+        self.gaps.push(partition);
+        self.go_on();
+    }
+
+    fn raise_epochs(&mut self) {
+        let raised = |partition: Arc<Partition>| {
+            let topic = self.state.topics.get(&*partition.topic)?;
+            let epoch = partition.snapshot().leader_epoch.checked_add(1)?;
+            let (index, node_id) = (partition.index, self.config.node_id);
+            let record = plan::partition_record(topic.id, index, epoch, node_id);
+            (topic.id == partition.topic_id).then_some((partition, record))
+        };
+        let gaps = std::mem::take(&mut self.gaps);
+        let raised: Vec<_> = gaps.into_iter().filter_map(raised).collect();
+        if !raised.is_empty() {
+            let records: Vec<_> = raised.iter().map(|(_, record)| record.clone()).collect();
+            self.commit(&records);
+            self.busy = Some(Change::Epochs(raised));
+        }
+    }
+
     fn go_on(&mut self) {
+        if self.busy.is_none() && !self.gaps.is_empty() {
+            self.raise_epochs();
+        }
         while self.busy.is_none()
             && let Some((request, reply)) = self.waiting.pop_front()
         {
@@ -336,6 +340,13 @@ impl Changes {
                 answer(reply, Answer::Quotas(Ok(())));
             }
             Change::Configure(plan, reply) => self.configure(plan, reply),
+            Change::Epochs(raised) => {
+                for (partition, record) in raised {
+                    self.state.apply(&record);
+                    let epoch = partition.snapshot().leader_epoch.saturating_add(1);
+                    self.writer.submit([Job::RaiseEpoch { partition, epoch }]);
+                }
+            }
             Change::ProducerIds(record, reply) => {
                 let first = self.state.next_producer_id;
                 self.state.apply(&record);
@@ -447,6 +458,8 @@ fn fail(change: Change, code: ErrorCode) {
                 .into_iter()
                 .for_each(|reply| answer(reply, Answer::ProducerId(Err(code))));
         }
+        // It rises at the next gap; nobody is misled till then, since the log still ends where it did.
+        Change::Epochs(_) => log::warn!("leader epochs are not raised: {}", code.name()),
         Change::Making(_) | Change::Dropping(..) => {}
     }
 }

@@ -6,6 +6,7 @@
 //!    any other request waits its turn, as in Kafka.
 //! 3. The thread waits in `poll`, on the socket and its own bell; in a send to its own client; and for memory: of
 //!    request bytes before it receives them, of decompression before it opens a batch.
+//!    For what it pipelines it never waits: where there is no memory for one more, it waits for its own answers.
 //! 4. A connection with a request pending is never closed for being idle.
 //! 5. A client that is over its quota is answered at once, and then not read for the time that it was told (KIP-219);
 //!    one with a quota has one request in hand at a time, as in Kafka.
@@ -17,7 +18,9 @@ use super::waiting::{Outcome, Ticket, Watch, Woken};
 use crate::api::fetch::Hints;
 use crate::api::{self, Call, Pending, Reply};
 use crate::broker::Broker;
+use crate::budget::Charge;
 use crate::wire::Writer;
+use crate::wire::primitives::{ELEMENT_BYTES, ELEMENTS_FREE};
 use crate::writer::Caller;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
@@ -31,6 +34,8 @@ const PENDING_MAX: usize = 1000;
 const PENDING_PARTITIONS_MAX: usize = 10_000;
 /// A client that takes nothing of its answer for so long is cut off only if it may be idle for no longer.
 const SEND_LIMIT_MIN: Duration = Duration::from_secs(10);
+/// What of its queues a connection keeps while nothing is pending.
+const QUEUE_KEPT: usize = 8;
 /// How long a stopping broker waits for the writer to settle what is pending.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,6 +49,8 @@ pub struct Connection {
     /// In the order of the requests; each knows what it still waits for.
     pending: VecDeque<Pending>,
     pending_partitions: usize,
+    /// What is pending beside the first request, and the next one's place.
+    pipelined: Charge,
     next_request: u64,
     done: Vec<(Ticket, Outcome)>,
     out: Writer,
@@ -72,6 +79,7 @@ impl Connection {
             input,
             pending: VecDeque::new(),
             pending_partitions: 0,
+            pipelined: broker.unfolded.charge(),
             next_request: 0,
             done: Vec::new(),
             out: Writer::new(),
@@ -121,8 +129,16 @@ impl Connection {
         }
     }
 
-    fn may_take(&self, key: i16) -> bool {
-        self.pending.is_empty() || api::is_pipelined(key)
+    fn may_take(&mut self, key: i16) -> bool {
+        self.pending.is_empty() || (api::is_pipelined(key) && self.has_room())
+    }
+
+    /// Whether there is memory for one more request beside those that are pending. One who finds none waits for
+    /// what it already asked, which nobody else can hold up.
+    fn has_room(&mut self) -> bool {
+        let parts = (self.pending_partitions + ELEMENTS_FREE) as u64;
+        let more = (parts * ELEMENT_BYTES).saturating_sub(self.pipelined.bytes());
+        self.pipelined.try_grow(more)
     }
 
     fn is_full(&self) -> bool {
@@ -181,7 +197,7 @@ impl Connection {
     }
 
     fn respond(&mut self, response: &Writer) -> Result<(), Fault> {
-        let sent = reply::send(&self.socket, response).map_err(Fault::Io);
+        let sent = reply::send(&self.socket, response, &self.broker.unfolded);
         // A fetch may have waited for longer than an idle connection may, or a half-received request.
         self.last_active = Instant::now();
         self.input.restart_clocks();
@@ -219,11 +235,18 @@ impl Connection {
             self.input.restart_clocks();
         }
         if !self.out.bytes.is_empty() {
-            let sent = reply::send(&self.socket, &self.out);
-            // A large answer's memory is not kept by an idle connection.
+            let sent = reply::send(&self.socket, &self.out, &self.broker.unfolded);
             self.out.bytes.clear();
+            sent?;
+        }
+        let held = self.pending_partitions as u64 * ELEMENT_BYTES;
+        self.pipelined.shrink_to(held);
+        if self.pending.is_empty() {
+            // An idle connection keeps no memory of what it was busy with.
             self.out.bytes.shrink_to(1024);
-            sent.map_err(Fault::Io)?;
+            self.pending.shrink_to(QUEUE_KEPT);
+            self.done.shrink_to(QUEUE_KEPT);
+            self.caller.inbox.shrink_to(QUEUE_KEPT);
         }
         Ok(())
     }

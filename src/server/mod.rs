@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::config::Endpoint;
 use crate::error::{Context, Result};
 use crate::lock::{Mutex, Rank};
-use crate::sys::{EventFd, PollEntry, poll};
+use crate::sys::{self, EventFd, PollEntry, poll};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
@@ -59,6 +59,11 @@ struct Table {
 impl Server {
     /// Listens on every endpoint; no connection is accepted before [`Server::run`].
     pub fn bind(broker: Arc<Broker>, endpoints: &[Endpoint]) -> Result<Server> {
+        let config = broker.config();
+        let (send, receive) = (
+            config.socket_send_buffer_bytes,
+            config.socket_receive_buffer_bytes,
+        );
         let listen = |endpoint: &Endpoint| {
             let host = if endpoint.host.is_empty() {
                 "0.0.0.0"
@@ -66,6 +71,8 @@ impl Server {
                 &endpoint.host
             };
             let listener = TcpListener::bind((host, endpoint.port))?;
+            // Accepted sockets inherit them, in time for the window that their handshake offers.
+            sys::set_socket_buffers(&listener, send, receive)?;
             listener.set_nonblocking(true).map(|()| listener)
         };
         let bound = |endpoint| listen(endpoint).context(|| format!("listening on {endpoint}"));

@@ -154,6 +154,11 @@ impl<T> Inbox<T> {
         into.append(&mut self.done.lock());
     }
 
+    /// Keeps room for no more than so many that nobody left yet.
+    pub fn shrink_to(&self, count: usize) {
+        self.done.lock().shrink_to(count);
+    }
+
     /// Whether nothing is left to take.
     pub fn is_empty(&self) -> bool {
         self.done.lock().is_empty()

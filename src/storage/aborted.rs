@@ -92,11 +92,9 @@ pub fn count(extent: &Extent, shared: &Shared) -> io::Result<Option<u32>> {
     let Some(file) = segment.index_to_read(shared, Kind::TransactionIndex)? else {
         return Ok(None);
     };
-    let len = file.metadata()?.len();
-    let count = u32::try_from(len / Aborted::BYTES as u64).unwrap_or(u32::MAX);
-    if len != u64::from(count) * Aborted::BYTES as u64 {
+    let Some(count) = count_by_length(&file)? else {
         return Ok(None);
-    }
+    };
     let within = |e: &Aborted| {
         let is_within = (extent.base_offset()..extent.end_offset).contains(&e.last_offset);
         is_within && e.first_offset < e.last_offset && e.last_stable <= e.last_offset + 1
@@ -111,6 +109,14 @@ pub fn count(extent: &Extent, shared: &Shared) -> io::Result<Option<u32>> {
         }
     }
     Ok(Some(count))
+}
+
+/// How many entries a file has room for; nothing if its length is no whole number of entries. Nobody reserves space in
+/// these, so a blank entry is damage.
+pub fn count_by_length(file: &File) -> io::Result<Option<u32>> {
+    let len = file.metadata()?.len();
+    let count = u32::try_from(len / Aborted::BYTES as u64).unwrap_or(u32::MAX);
+    Ok((len == u64::from(count) * Aborted::BYTES as u64).then_some(count))
 }
 
 /// The entries of a file from slot `from` on: as many as one read takes in, of `count`.

@@ -11,11 +11,17 @@
 //!     2                      how many lines follow                       2
 //!     orders 0 4711          topic, partition, offset                    0 0        epoch, its first offset
 //!     orders 1 12                                                        3 4711
+//!     #crc32c 0 305419896        of all before it
 //!
 //!   partition.metadata                       meta.properties (Java's properties)
 //!     version: 0                               version=1
 //!     topic_id: 22 characters of base64        cluster.id=, node.id=, directory.id=
+//!                                              #crc32c 0 305419896
 //! ```
+//!
+//! One flipped bit in a log start would hide acknowledged records, and retention then remove them; one in broker time
+//! would make all of them old. Hence the line with the CRC: to Kafka it is the offset of a partition that it does not
+//! have, since no topic can be named so, and a comment in a properties file.
 //!
 //! The clean-shutdown marker is here too: `{"version":0,"brokerEpoch":-1}`, as Kafka writes it.
 //!
@@ -68,7 +74,7 @@ fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     // L9, L10: neither name may show bytes that a power cut can take back.
     file.sync_all()?;
-    match fs::rename(path, with_suffix(path, ".previous")) {
+    match fs::rename(path, previous(path)) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
         _ => {}
     }
@@ -78,17 +84,50 @@ fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// Reads the file `path` through `parse`, or its previous generation if the newest does not parse or is missing.
 /// Nothing where neither is whole: small state never keeps a broker from starting. Errors are the disk's.
 pub fn read<T>(path: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
-    for candidate in [path.to_owned(), with_suffix(path, ".previous")] {
-        match fs::read(&candidate) {
-            Ok(bytes) => match std::str::from_utf8(&bytes).ok().and_then(&parse) {
-                Some(state) => return Ok(Some(state)),
-                None => log::warn!("{} is garbled and ignored", candidate.display()),
-            },
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e).context(|| format!("reading {}", candidate.display())),
+    Ok(match read_one(path, &parse)? {
+        Some(state) => Some(state),
+        None => read_one(&previous(path), &parse)?,
+    })
+}
+
+fn read_one<T>(path: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
+    match fs::read(path) {
+        // Kafka makes its checkpoints empty, before the first write.
+        Ok(bytes) if bytes.is_empty() => Ok(None),
+        Ok(bytes) => {
+            let state = std::str::from_utf8(&bytes).ok().and_then(parse);
+            if state.is_none() {
+                log::warn!("{} is garbled and ignored", path.display());
+            }
+            Ok(state)
         }
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context(|| format!("reading {}", path.display())),
     }
-    Ok(None)
+}
+
+fn previous(path: &Path) -> PathBuf {
+    with_suffix(path, ".previous")
+}
+
+/// What the line begins with that holds the CRC-32C of all before it.
+const CRC_LINE: &str = "#crc32c 0 ";
+
+/// Adds the line that tells later whether a text is still what was written.
+pub fn sealed(mut text: String) -> String {
+    let crc = crc32c::crc32c(text.as_bytes());
+    let _ = writeln!(text, "{CRC_LINE}{crc}");
+    text
+}
+
+/// A text without that line, if it is still what was written; one that has none, as Kafka's, is believed.
+pub fn unsealed(text: &str) -> Option<&str> {
+    let Some(at) = text.rfind(CRC_LINE) else {
+        return Some(text);
+    };
+    let (before, line) = text.split_at(at);
+    let crc: u32 = line.strip_prefix(CRC_LINE)?.trim_end().parse().ok()?;
+    (crc == crc32c::crc32c(before.as_bytes())).then_some(before)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -99,10 +138,6 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// The lines of a checkpoint of version 0, if they are as many as it says and the last one is whole.
 fn checkpoint_lines(text: &str) -> Option<Vec<&str>> {
-    // Kafka creates these files empty, before the first write.
-    if text.is_empty() {
-        return Some(Vec::new());
-    }
     let mut lines = text.strip_suffix('\n')?.lines();
     if lines.next()? != "0" {
         return None;
@@ -137,18 +172,22 @@ pub fn read_offsets(path: &Path) -> Result<Offsets> {
                 .is_none()
                 .then_some(((topic, partition), offset))
         };
-        checkpoint_lines(text)?.into_iter().map(line).collect()
+        unsealed(text)?;
+        let lines = checkpoint_lines(text)?.into_iter();
+        let partitions = lines.filter(|line| !line.starts_with(CRC_LINE));
+        partitions.map(line).collect()
     };
     Ok(read(path, parse)?.unwrap_or_default())
 }
 
 /// Writes an offset checkpoint.
 pub fn write_offsets(path: &Path, offsets: &Offsets) -> Result<()> {
-    let mut text = format!("0\n{}\n", offsets.len());
+    // The line with the CRC is one of them.
+    let mut text = format!("0\n{}\n", offsets.len() + 1);
     for ((topic, partition), offset) in offsets {
         let _ = writeln!(text, "{topic} {partition} {offset}");
     }
-    write(path, text.as_bytes())
+    write(path, sealed(text).as_bytes())
 }
 
 /// Where a leader epoch begins.
@@ -165,24 +204,26 @@ pub const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 
 /// Reads a partition's leader epochs, ascending in both numbers; empty if there is no file.
 pub fn read_epochs(dir: &Path) -> Result<Vec<EpochStart>> {
-    let parse = |text: &str| {
-        let line = |line: &str| {
-            let (epoch, start) = line.split_once(' ')?;
-            Some(EpochStart {
-                epoch: epoch.parse().ok()?,
-                start_offset: start.trim().parse().ok()?,
-            })
-        };
-        let epochs: Vec<EpochStart> = checkpoint_lines(text)?
-            .into_iter()
-            .map(line)
-            .collect::<Option<_>>()?;
-        let rising = |pair: &[EpochStart]| {
-            pair[0].epoch < pair[1].epoch && pair[0].start_offset < pair[1].start_offset
-        };
-        epochs.windows(2).all(rising).then_some(epochs)
+    Ok(read(&dir.join(LEADER_EPOCHS), parse_epochs)?.unwrap_or_default())
+}
+
+/// What a file of leader epochs says, if it is whole.
+pub fn parse_epochs(text: &str) -> Option<Vec<EpochStart>> {
+    let line = |line: &str| {
+        let (epoch, start) = line.split_once(' ')?;
+        Some(EpochStart {
+            epoch: epoch.parse().ok()?,
+            start_offset: start.trim().parse().ok()?,
+        })
     };
-    Ok(read(&dir.join(LEADER_EPOCHS), parse)?.unwrap_or_default())
+    let epochs: Vec<EpochStart> = checkpoint_lines(text)?
+        .into_iter()
+        .map(line)
+        .collect::<Option<_>>()?;
+    let rising = |pair: &[EpochStart]| {
+        pair[0].epoch < pair[1].epoch && pair[0].start_offset < pair[1].start_offset
+    };
+    epochs.windows(2).all(rising).then_some(epochs)
 }
 
 /// Writes the first leader epochs of a directory that was just made. Nothing is synced: the caller syncs the returned
@@ -210,13 +251,15 @@ pub const PARTITION_METADATA: &str = "partition.metadata";
 
 /// Reads the topic id of a partition's directory; nothing if no whole file is there.
 pub fn read_topic_id(dir: &Path) -> Result<Option<Uuid>> {
-    let parse = |text: &str| {
-        let mut lines = text.lines();
-        let version = lines.next()?.strip_prefix("version:")?.trim();
-        let id = lines.next()?.strip_prefix("topic_id:")?.trim();
-        (version == "0").then(|| id.parse().ok()).flatten()
-    };
-    read(&dir.join(PARTITION_METADATA), parse)
+    read(&dir.join(PARTITION_METADATA), parse_topic_id)
+}
+
+/// What a `partition.metadata` says, if it is whole.
+pub fn parse_topic_id(text: &str) -> Option<Uuid> {
+    let mut lines = text.lines();
+    let version = lines.next()?.strip_prefix("version:")?.trim();
+    let id = lines.next()?.strip_prefix("topic_id:")?.trim();
+    (version == "0").then(|| id.parse().ok()).flatten()
 }
 
 /// Writes the topic id of a partition's directory.
@@ -247,37 +290,44 @@ pub struct MetaProperties {
 /// Kafka's file that names a data directory.
 pub const META_PROPERTIES: &str = "meta.properties";
 
-/// Reads a data directory's `meta.properties`; nothing if no whole file is there.
-pub fn read_meta_properties(data: &Path) -> Result<Option<MetaProperties>> {
-    let parse = |text: &str| {
-        let mut values = BTreeMap::new();
-        for line in text.lines().map(str::trim_start) {
-            if !line.is_empty() && !line.starts_with(['#', '!']) {
-                let (name, value) = line.split_once(['=', ':'])?;
-                values.insert(name.trim(), value.trim().replace('\\', ""));
-            }
-        }
-        let directory_id = match values.get("directory.id") {
-            Some(id) => Some(id.parse().ok()?),
-            None => None,
-        };
-        (values.get("version")? == "1").then_some(MetaProperties {
-            cluster_id: values.get("cluster.id")?.clone(),
-            node_id: values.get("node.id")?.parse().ok()?,
-            directory_id,
-        })
-    };
-    read(&data.join(META_PROPERTIES), parse)
+/// Reads a data directory's `meta.properties`: the generations that are whole, the newest first.
+pub fn read_meta_properties(data: &Path) -> Result<Vec<MetaProperties>> {
+    let path = data.join(META_PROPERTIES);
+    let newest = read_one(&path, parse_meta_properties)?;
+    let older = read_one(&previous(&path), parse_meta_properties)?;
+    Ok(newest.into_iter().chain(older).collect())
 }
 
-/// Writes a data directory's `meta.properties`.
+fn parse_meta_properties(text: &str) -> Option<MetaProperties> {
+    let mut values = BTreeMap::new();
+    for line in unsealed(text)?.lines().map(str::trim_start) {
+        if !line.is_empty() && !line.starts_with(['#', '!']) {
+            let (name, value) = line.split_once(['=', ':'])?;
+            values.insert(name.trim(), value.trim().replace('\\', ""));
+        }
+    }
+    let directory_id = match values.get("directory.id") {
+        Some(id) => Some(id.parse().ok()?),
+        None => None,
+    };
+    (values.get("version")? == "1").then_some(MetaProperties {
+        cluster_id: values.get("cluster.id")?.clone(),
+        node_id: values.get("node.id")?.parse().ok()?,
+        directory_id,
+    })
+}
+
+/// Writes a data directory's `meta.properties`, in both generations: it never changes, so that none would ever become
+/// the previous one.
 pub fn write_meta_properties(data: &Path, meta: &MetaProperties) -> Result<()> {
     let mut text = format!("#\nversion=1\ncluster.id={}\n", meta.cluster_id);
     let _ = writeln!(text, "node.id={}", meta.node_id);
     if let Some(id) = meta.directory_id {
         let _ = writeln!(text, "directory.id={id}");
     }
-    write(&data.join(META_PROPERTIES), text.as_bytes())
+    let (path, text) = (data.join(META_PROPERTIES), sealed(text));
+    write(&path, text.as_bytes())?;
+    write(&path, text.as_bytes())
 }
 
 /// Kafka's marker of a clean stop, in the data directory.
@@ -330,8 +380,13 @@ mod tests {
         let some = offsets(&[("a.b_c-d", 0, 4711), ("x", 12, 0)]);
         write_offsets(&path, &some).unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text, "0\n2\na.b_c-d 0 4711\nx 12 0\n");
+        assert_eq!(text, "0\n3\na.b_c-d 0 4711\nx 12 0\n#crc32c 0 2040911574\n");
         assert_eq!(read_offsets(&path).unwrap(), some);
+        // Kafka's own says nothing of its bytes.
+        fs::write(&path, "0\n2\na.b_c-d 0 4711\nx 12 0\n").unwrap();
+        assert_eq!(read_offsets(&path).unwrap(), some);
+        write_offsets(&path, &Offsets::new()).unwrap();
+        assert_eq!(read_offsets(&path).unwrap(), Offsets::new());
     }
 
     #[test]
@@ -351,6 +406,46 @@ mod tests {
         // The power went between the two renames.
         fs::remove_file(&path).unwrap();
         assert_eq!(read_offsets(&path).unwrap(), old);
+    }
+
+    /// Whatever bit of the newest is flipped, it is not believed for something that was never written.
+    #[test]
+    fn a_flipped_bit_gives_the_newest_or_the_previous_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(LOG_STARTS);
+        let (old, new) = (offsets(&[("t", 0, 1)]), offsets(&[("t", 0, 4711)]));
+        write_offsets(&path, &old).unwrap();
+        write_offsets(&path, &new).unwrap();
+        let meta = MetaProperties {
+            cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".to_owned(),
+            node_id: 1,
+            directory_id: Some(Uuid([7; 16])),
+        };
+        write_meta_properties(dir.path(), &meta).unwrap();
+        let starts_are_right = || {
+            let mut read = read_offsets(&path).unwrap();
+            // What is left of the line with the CRC is of no partition.
+            read.retain(|(topic, _), _| topic == "t");
+            read == old || read == new
+        };
+        let meta_is_right = || {
+            let read = read_meta_properties(dir.path()).unwrap();
+            !read.is_empty() && read.iter().all(|read| *read == meta)
+        };
+        let cases: [(&str, &dyn Fn() -> bool); 2] = [
+            (LOG_STARTS, &starts_are_right),
+            (META_PROPERTIES, &meta_is_right),
+        ];
+        for (name, is_right) in cases {
+            let path = dir.path().join(name);
+            let whole = fs::read(&path).unwrap();
+            for bit in 0..whole.len() * 8 {
+                let mut flipped = whole.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, &flipped).unwrap();
+                assert!(is_right(), "{name}, bit {bit}");
+            }
+        }
     }
 
     /// strimzi#7484: a full disk while a checkpoint is written must not end the broker, nor lose the old one.
@@ -394,7 +489,8 @@ mod tests {
             directory_id: Some(id),
         };
         write_meta_properties(dir.path(), &meta).unwrap();
-        assert_eq!(read_meta_properties(dir.path()).unwrap(), Some(meta));
+        let both = [meta.clone(), meta];
+        assert_eq!(read_meta_properties(dir.path()).unwrap(), both);
     }
 
     #[test]
@@ -402,7 +498,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text = "#\n#Mon Nov 23 01:00:00 UTC 2026\ncluster.id=a\\=b\nnode.id=7\nversion=1\n";
         fs::write(dir.path().join(META_PROPERTIES), text).unwrap();
-        let meta = read_meta_properties(dir.path()).unwrap().unwrap();
+        let meta = read_meta_properties(dir.path()).unwrap().remove(0);
         assert_eq!((meta.cluster_id.as_str(), meta.node_id), ("a=b", 7));
         assert_eq!(meta.directory_id, None);
     }

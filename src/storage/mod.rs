@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`segment`] (a file of batches, and what readers know of it), [`index`], [`log`] with
 //! `active` and `append` (the writer's hands), [`view`] and [`times`] (what readers search), [`producers`] and [`snapshot`],
-//! [`checkpoint`], [`descriptors`], [`retention`], [`trash`], [`compaction`], and last [`recovery`] with `reopen`,
-//! `replay`, `pass`, `scan` and `repair`.
+//! [`checkpoint`], [`descriptors`], [`retention`], [`trash`], [`compaction`], [`recovery`] with `reopen`,
+//! `replay`, `pass`, `scan` and `repair`, and last [`audit`] and [`mend`].
 //!
 //! Invariants: only the writer thread holds a [`Log`]; readers hold immutable [`View`]s and never see a byte beyond
 //! the high watermark; a byte below the synced end is never cut; record bytes are never read to serve a fetch.
@@ -25,7 +25,7 @@
 //! | … at or behind a `<base>.log.cleaned` | Kafka's split, not decided as a whole | removed |
 //! | `*.deleted` | a removal that was decided | removed |
 //! | `*.torn` | what recovery cut from the tail (L2) | kept: evidence for people |
-//! | `*.quarantine` | rotten bytes that recovery took out | kept: evidence for people |
+//! | `*.quarantine` | rotten bytes that recovery or the scrub took out | kept: evidence for people |
 //! | anything else | not ours | left alone, with one warning if it ends in `.log` |
 //!
 //! `<base>` and `<offset>` are twenty digits, so that names sort as numbers. The log start may lie inside a segment
@@ -34,11 +34,13 @@
 pub mod aborted;
 mod active;
 mod append;
+pub mod audit;
 pub mod checkpoint;
 pub mod compaction;
 pub mod descriptors;
 pub mod index;
 pub mod log;
+pub mod mend;
 pub mod partition;
 mod pass;
 pub mod producers;

@@ -137,6 +137,11 @@ impl Partition {
         });
     }
 
+    /// Publishes a leader epoch above the last one, and wakes all who wait.
+    pub fn raise_leader_epoch(&self, epoch: i32) {
+        self.change(|published| published.leader_epoch = published.leader_epoch.max(epoch));
+    }
+
     fn change(&self, change: impl FnOnce(&mut Published)) {
         let mut published = self.published.lock();
         change(&mut published);

@@ -37,13 +37,6 @@ pub struct Bad {
     pub resumes: Option<i64>,
 }
 
-impl Bad {
-    /// Offsets that are missing between two segments, without any bytes.
-    pub fn is_hole(&self) -> bool {
-        self.bytes.is_empty()
-    }
-}
-
 /// One read.
 pub struct Pass<'p> {
     place: &'p Place<'p>,
@@ -254,26 +247,26 @@ impl<'p> Pass<'p> {
         Ok(())
     }
 
-    /// Cuts the log at bad range `torn`.
+    /// Whether no segment was begun behind these bytes.
+    pub fn is_in_last_segment(&self, bad: &Bad) -> bool {
+        bad.at + 1 == self.found.len()
+    }
+
+    /// Cuts the log at bad range `torn`, which lies in the last segment.
     pub fn cut(&mut self, torn: usize) -> Result<()> {
         let (at, position, offset) = {
             let bad = &self.bad[torn];
             (bad.at, bad.bytes.start, bad.offset)
         };
-        let mut segments = Vec::new();
-        for found in &self.found[at..] {
-            segments.push((found.segment.clone(), self.place.file(&found.segment)?));
-        }
+        let segment = &self.found[at].segment;
+        let file = self.place.file(segment)?;
         let never_synced = offset >= self.start.recovery_point.unwrap_or(0);
-        let bytes = repair::cut(&self.place.dir, &segments, position, never_synced)?;
+        let bytes = repair::cut(&self.place.dir, segment, &file, position, never_synced)?;
         let before = self.report.cut.map_or(0, |cut| cut.bytes);
         self.report.cut = Some(Cut {
             offset,
             bytes: before + bytes,
         });
-        for (segment, _) in &segments[1..] {
-            self.place.shared.descriptors.forget(segment.serial());
-        }
         let dir = self.place.dir.display();
         log::warn!("{dir}: {bytes} torn bytes were cut; the log ends at offset {offset}");
         Ok(())
@@ -293,9 +286,14 @@ impl<'p> Pass<'p> {
             self.place.shared.descriptors.forget(segment.serial());
         }
         for bad in &self.bad[..rot] {
-            let gap = bad.offset..bad.resumes.unwrap_or(bad.offset);
+            // Where no batch follows, the next segment's name still says which offsets were given out.
+            let next = self.found.get(bad.at + 1);
+            let next = next.map_or(bad.offset, |next| next.segment.base_offset());
+            let gap = bad.offset..bad.resumes.unwrap_or(next);
             if !gap.is_empty() && !self.report.gaps.contains(&gap) {
-                log::error!("{}: offsets {gap:?} are lost", dir.display());
+                let path = self.found[bad.at].segment.path(".log");
+                let (path, bytes) = (path.display(), &bad.bytes);
+                log::error!("offsets {gap:?} are lost: {path}, bytes {bytes:?}");
                 self.report.gaps.push(gap);
             }
         }
@@ -304,12 +302,11 @@ impl<'p> Pass<'p> {
     }
 
     /// What was built: up to the first bad range if the log was cut there, else all of it.
-    pub fn finish(mut self, torn: bool) -> Opened {
-        let last = match self.bad.first() {
-            Some(bad) if torn => bad.at,
-            _ => self.found.len() - 1,
-        };
-        let segment = &self.found[last].segment;
+    pub fn finish(mut self) -> Opened {
+        if self.tail.end_offset > self.end {
+            self.producers.open_gap();
+        }
+        let segment = &self.found[self.found.len() - 1].segment;
         let active = self
             .place
             .rebuilt_whole(segment, self.tail, &mut self.entries, false);

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | names that a crash left | put in order first: the table in [`super`] |
 //! | **clean start**: the marker was there | sizes are trusted, no record is read: `reopen` |
+//! | … but one of the broker's own logs | every batch is checked; if one is bad, all are read as after an unclean stop, and written back |
 //! | … and the active segment's last batch ends where the file does | indexes are checked, the missing rebuilt |
 //! | … and it does not | the stop was not clean for this log: as below |
 //! | **unclean start**: a segment that ends before the recovery point | trusted, as above |
@@ -14,10 +15,10 @@
 //! | the log start lies beyond the end | an empty segment is made there; what lies before is not served |
 //! | the log start lies before the first segment | it is the first segment's base offset |
 //! | whole segments lie below the log start | removed, once the writer has the log (L4) |
-//! | bad bytes, and no batch after them | **tear**: cut, kept as `.torn`; zeros at the end are cut and not kept |
-//! | bad bytes at or past the recovery point, the last batch after them ends within T | **tear** likewise, with what follows and all later segments |
-//! | any other bad bytes | **rot**: taken out, kept as `.quarantine`; the offsets are a gap that consumers step over; producers known before it may go on with any sequence |
-//! | no bad bytes, but a segment ends before the next begins, from the recovery point on | a **gap**, reported; never a tear, since a segment is synced before the next one is begun |
+//! | in the last segment: bad bytes, and no batch after them | **tear**: cut, kept as `.torn`; zeros at the end are cut and not kept |
+//! | in the last segment: bad bytes at or past the recovery point, the last batch after them ends within T | **tear** likewise, with what follows |
+//! | any other bad bytes; those in an earlier segment always, since a segment is synced before the next one is begun | **rot**: taken out, kept as `.quarantine`; the offsets are a gap that consumers step over; producers known before it may go on with any sequence |
+//! | no bad bytes, but a segment ends before the next begins, from the recovery point on | a **gap**, reported; never a tear, likewise |
 //! | … before the recovery point or the log start, or no recovery point is known | left by compaction or an earlier gap: stepped over, not reported |
 //! | no room for a copy of what is cut | what was never synced is cut without one; else the partition is offline |
 //! | rot, and behind it a tear | both, each as above |
@@ -52,6 +53,8 @@ pub struct Start<'a> {
     pub log_start: Option<i64>,
     /// `T`: more than this was never unsynced in one partition (promise P5), bytes.
     pub tear_bytes_max: u64,
+    /// The broker is about to believe every record of it: no batch is trusted unread, whatever the stop.
+    pub check_all: bool,
     /// To open batches whose header does not tell their largest timestamp.
     pub decoders: &'a Decoders,
     /// Broker time: no append was later, ms.
@@ -104,13 +107,14 @@ impl Log {
             decoders: start.decoders,
             time_ms: start.time_ms,
         };
-        let opened = match start.clean {
+        let is_sound = !start.check_all || place.is_sound(start)?;
+        let opened = match start.clean && is_sound {
             true => reopen::clean(&place, start, &mut report)?,
             false => None,
         };
         let opened = match opened {
             Some(opened) => opened,
-            None => unclean(&place, start, &mut report)?,
+            None => unclean(&place, start, is_sound, &mut report)?,
         };
         let log = assemble(&place, opened, start, &report)?;
         Ok((log, report))
@@ -184,9 +188,14 @@ fn assemble(
     Ok(log)
 }
 
-fn unclean(place: &Place<'_>, start: &Start<'_>, report: &mut Report) -> Result<Opened> {
+fn unclean(
+    place: &Place<'_>,
+    start: &Start<'_>,
+    is_sound: bool,
+    report: &mut Report,
+) -> Result<Opened> {
     let recovery_point = start.recovery_point.unwrap_or(0);
-    let mut trusted_to = recovery_point;
+    let mut trusted_to = if is_sound { recovery_point } else { 0 };
     for _ in 0..PASSES_MAX {
         let mut pass = Pass::begin(place, start, trusted_to, report)?;
         pass.read_all()?;
@@ -195,14 +204,14 @@ fn unclean(place: &Place<'_>, start: &Start<'_>, report: &mut Report) -> Result<
             trusted_to = 0;
             continue;
         }
-        let (rot, torn) = decide(&pass.bad, pass.last_good, recovery_point, start);
+        let (rot, torn) = decide(&pass, recovery_point, start);
         if torn {
             pass.cut(rot)?;
         }
         pass.excise(rot)?;
         // What was built up to the first bad bytes is the whole log, if those were the tear or there are none.
         if rot == 0 {
-            let mut opened = pass.finish(torn);
+            let mut opened = pass.finish();
             make_up_for_lost_end(place, &mut opened, recovery_point, report)?;
             let seen_unsynced = !place.settings.visible_when_synced;
             report.epoch_bump_needed =
@@ -235,15 +244,16 @@ fn make_up_for_lost_end(
 }
 
 /// Tear or rot: the first so many of the bad ranges are rot; if that is not all, the next one begins the tear.
-fn decide(bad: &[Bad], last_good: u64, recovery_point: i64, start: &Start<'_>) -> (usize, bool) {
+fn decide(pass: &Pass<'_>, recovery_point: i64, start: &Start<'_>) -> (usize, bool) {
     let tears = |bad: &Bad| {
-        let to_last_good = last_good.saturating_sub(bad.log_position);
-        let unsynced = bad.offset >= recovery_point && to_last_good <= start.tear_bytes_max;
-        bad.resumes.is_none() || unsynced && !bad.is_hole()
+        let to_last_good = pass.last_good.saturating_sub(bad.log_position);
+        let unsynced =
+            !start.clean && bad.offset >= recovery_point && to_last_good <= start.tear_bytes_max;
+        pass.is_in_last_segment(bad) && (bad.resumes.is_none() || unsynced)
     };
-    match bad.iter().position(tears) {
+    match pass.bad.iter().position(tears) {
         Some(first) => (first, true),
-        None => (bad.len(), false),
+        None => (pass.bad.len(), false),
     }
 }
 
@@ -254,3 +264,7 @@ mod tests;
 #[cfg(test)]
 #[path = "gap_tests.rs"]
 mod gap_tests;
+
+#[cfg(test)]
+#[path = "tear_tests.rs"]
+mod tear_tests;

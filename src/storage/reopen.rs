@@ -11,6 +11,7 @@ use super::descriptors::Kind;
 use super::index::{self, Entry, OffsetEntry, TimeEntry};
 use super::recovery::{Opened, Report, Start};
 use super::retention::last_append_ms;
+use super::scan::{Bounds, Scanner};
 use super::segment::{Extent, Segment, header_at};
 use super::{LogSettings, Shared, repair, times};
 use crate::batch::marker::Marker;
@@ -116,6 +117,28 @@ impl Place<'_> {
     fn keep(&self, segment: &Segment, file: File) {
         let descriptors = &self.shared.descriptors;
         descriptors.put(segment.serial(), Kind::Log, Arc::new(file));
+    }
+
+    /// Whether every batch that would be trusted unread is whole.
+    pub fn is_sound(&self, start: &Start<'_>) -> Result<bool> {
+        let found = self.find(start)?.segments;
+        let ends = found.iter().skip(1).map(|next| next.segment.base_offset());
+        let ends = ends.chain([i64::MAX]);
+        let trusted_to = match start.clean {
+            true => i64::MAX,
+            false => start.recovery_point.unwrap_or(0),
+        };
+        for (Found { segment, bytes, .. }, end) in found.iter().zip(ends) {
+            let what = || format!("reading {}", segment.path(".log").display());
+            let is_sound =
+                end > trusted_to || whole(&*self.file(segment)?, *bytes).context(what)?;
+            // They are found again, under other numbers.
+            self.shared.descriptors.forget(segment.serial());
+            if !is_sound {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A segment's file.
@@ -291,6 +314,25 @@ impl Place<'_> {
         active.adopt_aborted(&extent);
         active
     }
+}
+
+/// Whether a segment is batches from its beginning to its end.
+fn whole(file: &File, bytes: u64) -> io::Result<bool> {
+    let mut bounds = Bounds {
+        from: 0,
+        base: 0,
+        to: i64::MAX,
+    };
+    let mut scanner = Scanner::new(file, bytes, i64::MAX);
+    let mut position = 0;
+    while position < bytes {
+        let Some(header) = scanner.batch_at(position, &bounds)? else {
+            return Ok(false);
+        };
+        bounds.from = header.last_offset() + 1;
+        position += header.total_bytes() as u64;
+    }
+    Ok(true)
 }
 
 /// Opens a log after a clean stop; nothing if it is not as a clean stop leaves it.

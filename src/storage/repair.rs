@@ -146,38 +146,25 @@ fn unused(dir: &Path, base: i64, what: &str, suffix: &str) -> PathBuf {
         .expect("a directory does not hold 2^31 files of one name")
 }
 
-/// L2: cuts a torn tail. Of `segments` the first is cut at `position` and the later ones go altogether; what they
-/// held is kept as `.torn`. Returns the bytes that went. What was `never_synced`, hence never acknowledged, goes without
-/// a copy where the disk is too full for one: it must not keep a partition from starting.
+/// L2: cuts a torn tail, of the last segment, at `position`; what it held is kept as `.torn`. Returns the bytes that
+/// went. What was `never_synced`, hence never acknowledged, goes without a copy where the disk is too full for one: it
+/// must not keep a partition from starting.
 pub fn cut(
     dir: &Path,
-    segments: &[(Arc<Segment>, Arc<File>)],
+    segment: &Segment,
+    file: &File,
     position: u64,
     never_synced: bool,
 ) -> Result<u64> {
     let what = || format!("cutting the torn tail in {}", dir.display());
-    let Some(((torn, file), later)) = segments.split_first() else {
-        return Err(Error::new(what()));
-    };
     let size = file.metadata().context(what)?.len();
-    let mut bytes = size.saturating_sub(position);
-    match save(dir, torn, file, position..size, "torn") {
+    match save(dir, segment, file, position..size, "torn") {
         Err(e) if never_synced && is_full(&e) => log::error!("{e}: {} goes uncopied", what()),
         saved => saved?,
     }
-    // The last first: what is left after a crash must still look torn, and never like a log with a gap.
-    for (segment, file) in later.iter().rev() {
-        bytes += file.metadata().context(what)?.len();
-        for hint in HINTS {
-            remove(&segment.path(hint))?;
-        }
-        let kept = unused(dir, segment.base_offset(), "all", "torn");
-        rename(&segment.path(".log"), &kept)?;
-        sys::sync_dir(dir).context(what)?;
-    }
     file.set_len(position).context(what)?;
     file.sync_all().context(what)?;
-    Ok(bytes)
+    Ok(size.saturating_sub(position))
 }
 
 /// Takes rotten bytes out of a segment: they are kept as `.quarantine`, and the segment is written anew without them.
@@ -203,6 +190,11 @@ pub fn excise(dir: &Path, segment: &Segment, file: &File, rotten: &[Range<u64>])
     }
     rename(&path, &segment.path(".log"))?;
     sys::sync_dir(dir).context(what)
+}
+
+/// Keeps bytes that are to be taken out of a segment beside it, synced.
+pub fn keep_rotten(dir: &Path, segment: &Segment, file: &File, bytes: Range<u64>) -> Result<()> {
+    save(dir, segment, file, bytes, "quarantine")
 }
 
 /// Saves bytes of a segment beside it, synced, but for zeros at their end.

@@ -6,7 +6,9 @@
 //!    buffer (promise P6): after a failed sync the page cache may hold what the disk does not, and a second read might
 //!    see the other of the two. Writing back bytes that turn out to be bad changes nothing.
 //! 2. A batch larger than the buffer is checked piece by piece.
-//! 3. After a bad batch every byte may be a batch's first. A header must be plausible before its CRC is computed, and
+//! 3. A base offset is outside the CRC. Where a batch leaves a hole before it, and the batch behind it begins before its
+//!    end, it is the one that lies: the offsets behind it are right.
+//! 4. After a bad batch every byte may be a batch's first. A header must be plausible before its CRC is computed, and
 //!    the work on CRCs is bounded, so that crafted bytes cannot make a start take for ever.
 
 use crate::batch::{self, HEADER_BYTES, Header};
@@ -38,6 +40,9 @@ impl Bounds {
     }
 }
 
+/// Called after each read with the bytes that were read; its error ends the scan.
+pub type Pace<'a> = &'a mut dyn FnMut(u64) -> io::Result<()>;
+
 /// Reads one segment's file, in order.
 pub struct Scanner<'a> {
     file: &'a File,
@@ -52,9 +57,18 @@ pub struct Scanner<'a> {
     rewrite_from: Option<u64>,
     /// The bytes that the search may still compute CRCs over.
     search_work: u64,
+    pace: Option<Pace<'a>>,
 }
 
 impl<'a> Scanner<'a> {
+    /// The same for a file that is only looked at: nothing is written back, and `pace` is called after each read.
+    pub fn to_read(file: &'a File, size: u64, pace: Pace<'a>) -> Scanner<'a> {
+        Scanner {
+            pace: Some(pace),
+            ..Scanner::new(file, size, i64::MAX)
+        }
+    }
+
     /// A scanner at the beginning of `file`, whose first `size` bytes are looked at.
     pub fn new(file: &'a File, size: u64, recovery_point: i64) -> Scanner<'a> {
         Scanner {
@@ -66,6 +80,7 @@ impl<'a> Scanner<'a> {
             recovery_point,
             rewrite_from: None,
             search_work: size.saturating_mul(SEARCH_WORK_MAX),
+            pace: None,
         }
     }
 
@@ -80,6 +95,8 @@ impl<'a> Scanner<'a> {
             self.start = position;
             let room = self.buffer.len().min(left);
             self.held = sys::read_at(self.file, &mut self.buffer[..room], position)?;
+            let held = self.held as u64;
+            self.pace.as_mut().map_or(Ok(()), |pace| pace(held))?;
         }
         let at = (position - self.start) as usize;
         let end = self.held.min(at + wanted);
@@ -104,8 +121,31 @@ impl<'a> Scanner<'a> {
         self.write_back()
     }
 
-    /// The batch at `position`, if a whole one within `bounds` lies there and its CRC is right.
+    /// The batch at `position`, if a whole one within `bounds` lies there, its CRC is right, and the batch behind it
+    /// does not deny its offsets.
     pub fn batch_at(&mut self, position: u64, bounds: &Bounds) -> io::Result<Option<Header>> {
+        let Some(header) = self.whole_at(position, bounds)? else {
+            return Ok(None);
+        };
+        let leaves_hole = header.base_offset > bounds.from.max(bounds.base);
+        let denied = leaves_hole && self.is_denied(position, &header, bounds)?;
+        Ok((!denied).then_some(header))
+    }
+
+    /// Whether a whole batch follows that begins before the end of this one.
+    fn is_denied(&mut self, position: u64, header: &Header, bounds: &Bounds) -> io::Result<bool> {
+        let after = position + header.total_bytes() as u64;
+        let Some(head) = self.bytes(after, HEADER_BYTES)?.first_chunk() else {
+            return Ok(false);
+        };
+        // The CRC of the next batch is computed only where its header is reason to.
+        match Header::parse(head).base_offset <= header.last_offset() {
+            true => Ok(self.whole_at(after, bounds)?.is_some()),
+            false => Ok(false),
+        }
+    }
+
+    fn whole_at(&mut self, position: u64, bounds: &Bounds) -> io::Result<Option<Header>> {
         let Some(&head) = self.bytes(position, HEADER_BYTES)?.first_chunk() else {
             return Ok(None);
         };

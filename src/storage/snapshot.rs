@@ -128,6 +128,11 @@ pub fn encode(producers: &Producers) -> Vec<u8> {
     bytes
 }
 
+/// Whether these are the bytes of a snapshot.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    decode(bytes, &Arc::new(Limit::new(usize::MAX))).is_some()
+}
+
 fn decode(bytes: &[u8], limit: &Arc<Limit>) -> Option<Producers> {
     let (version, rest) = bytes.split_first_chunk()?;
     let (crc, entries) = rest.split_first_chunk()?;

@@ -78,6 +78,7 @@ impl Rig {
             recovery_point,
             log_start: None,
             tear_bytes_max: T,
+            check_all: false,
             decoders: &self.decoders,
             time_ms: TIME_MS,
         }

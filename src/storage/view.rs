@@ -274,6 +274,12 @@ impl View {
         &self.closed
     }
 
+    /// All segments, ascending, and whether each is sealed.
+    pub fn segments(&self) -> impl Iterator<Item = (&Extent, bool)> {
+        let sealed = self.closed.iter().map(|extent| (extent, true));
+        sealed.chain([(&self.active, false)])
+    }
+
     /// The bytes of all batches that the segments hold, those below the log start included.
     pub fn total_bytes(&self) -> u64 {
         let extents = self.closed.iter().chain([&self.active]);

@@ -3,7 +3,7 @@
 use super::{Effect, Env, LogOpen, Mark, Request, Response, Transaction, Transactions, records};
 use crate::config::Config;
 use crate::error::ErrorCode;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What is on its way to the disk.
@@ -42,7 +42,7 @@ impl Scene {
             next_waiter: 0,
             ids: Some(100),
         };
-        scene.with(|transactions, env| transactions.loaded(Vec::new(), env));
+        scene.with(|transactions, env| transactions.loaded(Vec::new(), &HashMap::new(), env));
         scene
     }
 
@@ -124,6 +124,11 @@ impl Scene {
 
     /// The process dies with what is under way, and another one begins.
     pub fn restart(&mut self, log_open: Vec<LogOpen>) {
+        self.restart_with(log_open, &HashMap::new());
+    }
+
+    /// Likewise, where logs have seen these epochs.
+    pub fn restart_with(&mut self, log_open: Vec<LogOpen>, log_epochs: &HashMap<i64, i16>) {
         self.under_way.clear();
         self.transactions = Transactions::default();
         for (key, value) in &self.log {
@@ -131,6 +136,6 @@ impl Scene {
             self.transactions.replay(id, transaction);
         }
         self.now_ms = 50;
-        self.with(|transactions, env| transactions.loaded(log_open, env));
+        self.with(|transactions, env| transactions.loaded(log_open, log_epochs, env));
     }
 }

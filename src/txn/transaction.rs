@@ -380,6 +380,20 @@ impl Transaction {
         is_its_epoch && self.producer_id == producer_id && self.partitions.contains(partition)
     }
 
+    /// What is known where the newest record was lost, as the logs, which hold a later epoch, show: nobody is to go on
+    /// below that, and what the lost records opened is no more known than how it ended.
+    pub fn overtaken(&self, epoch: i16) -> Transaction {
+        Transaction {
+            producer_id: self.producer_id,
+            previous_producer_id: self.previous_producer_id,
+            epoch,
+            timeout_ms: self.timeout_ms,
+            updated_ms: self.updated_ms,
+            version: self.version,
+            ..Transaction::default()
+        }
+    }
+
     /// The transaction that ended last, or is about to: whose batches, at which epoch, and whether they count.
     pub fn outcome(&self) -> Option<(i64, i16, bool)> {
         let commit = self.state.ending().or(self.state.ended())?;

@@ -162,14 +162,30 @@ impl<W: Clone> Transactions<W> {
 
     /// All records were replayed. Open transactions have their whole time before them again: how long the broker was
     /// down is not known. Ends that were decided are carried out, and what a log
-    /// holds open that no transaction knows is ended.
-    pub fn loaded(&mut self, log_open: Vec<LogOpen>, env: &Env<'_>) {
+    /// holds open that no transaction knows is ended. `log_epochs` has the newest epoch of each producer in any log.
+    pub fn loaded(
+        &mut self,
+        log_open: Vec<LogOpen>,
+        log_epochs: &HashMap<i64, i16>,
+        env: &Env<'_>,
+    ) {
         if self.is_closed {
             return;
         }
         self.slots.retain(|_, slot| slot.transaction.is_some());
         self.next_abort_ms = env.now_ms + i64::from(env.config.transaction_abort_interval_ms);
         self.next_expiry_ms = env.now_ms + i64::from(env.config.transaction_expiry_interval_ms);
+        for (id, slot) in &mut self.slots {
+            if let Some(known) = &mut slot.transaction
+                && let Some(epoch) = log_epochs.get(&known.producer_id)
+                && *epoch > known.epoch
+            {
+                log::error!(
+                    "transactional id {id}: its newest record is lost; epoch {epoch} is in the logs"
+                );
+                *known = known.overtaken(*epoch);
+            }
+        }
         self.end_strays(log_open);
         let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
         for id in ids {

@@ -19,10 +19,10 @@ const STRING_BYTES_MAX: usize = i16::MAX as usize;
 /// Ten thousand partitions, each with a broker to place it on, are a fifth of this.
 const ELEMENTS_MAX: usize = 100_000;
 
-/// The array elements that a message may hold without asking for memory: more than clients send all day.
-pub(crate) const ELEMENTS_FREE: usize = 256;
+/// The array elements that a message may hold without asking for memory: a connection's own share, 16 KiB.
+pub(crate) const ELEMENTS_FREE: usize = 32;
 
-/// What is taken for each further one: about what a partition of a fetch needs, with its answer.
+/// What is taken for each further one: about what a partition of a fetch or a produce needs, with its answer.
 pub(crate) const ELEMENT_BYTES: u64 = 512;
 
 /// Bytes that are no message of their kind and version.

@@ -207,6 +207,23 @@ pub enum Job {
         /// Told whether it is in place, or was refused since the log has changed; and what failed.
         answer: mpsc::Sender<Result<bool>>,
     },
+    /// Go on in a new segment if the active one is that of this serial, and answer once all is synced; a refusal, or a
+    /// failure, is no answer.
+    Roll {
+        /// Whose log.
+        partition: Arc<Partition>,
+        /// The segment's serial.
+        segment: u64,
+        /// Told when it is sealed.
+        answer: mpsc::Sender<()>,
+    },
+    /// The next batch is of this leader epoch, which is recorded.
+    RaiseEpoch {
+        /// Whose log.
+        partition: Arc<Partition>,
+        /// The leader epoch.
+        epoch: i32,
+    },
     /// Tell what of each producer must outlive compaction; no answer if there is no such log.
     ListLast {
         /// Whose log.

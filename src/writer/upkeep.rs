@@ -1,5 +1,5 @@
-//! What the writer does between turns: late syncs, changed settings, recovery points, log starts, compaction's swap,
-//! and the close.
+//! What the writer does between turns: late syncs, changed settings, recovery points, log starts, the swap
+//! of what compaction or the scrub rewrote, and the close.
 //!
 //! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
 //! snapshots beside it, are synced; an idle writer neither writes nor wakes, but for a look at idle producers while there are any.
@@ -122,6 +122,31 @@ impl Writer {
             true
         });
         let _ = answer.send(swapped);
+    }
+
+    /// Seals a segment that the scrub is to mend.
+    pub(super) fn roll(&mut self, serial: u64, segment: u64, answer: &mpsc::Sender<()>) {
+        let Some(held) = self.held.get_mut(&serial) else {
+            return;
+        };
+        match held.log.seal(segment, self.clock.now().time_ms) {
+            Err(e) => log::warn!("{}: not rolled: {e}", held.partition.dir.display()),
+            Ok(false) => {}
+            Ok(true) => {
+                self.sync(vec![serial]);
+                self.publish(serial);
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    /// Consumers learn by it that something is gone (KIP-320).
+    pub(super) fn raise_epoch(&mut self, partition: &Partition, epoch: i32) {
+        if let Some(held) = self.held.get_mut(&partition.serial) {
+            partition.raise_leader_epoch(epoch);
+            held.log.set_leader_epoch(epoch);
+            self.publish(partition.serial);
+        }
     }
 
     /// Tells what of each producer must outlive compaction.

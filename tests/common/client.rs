@@ -44,7 +44,11 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: &str) -> Client {
-        let stream = TcpStream::connect(address).expect("the broker accepts");
+        Client::over(TcpStream::connect(address).expect("the broker accepts"))
+    }
+
+    /// A client over a connection that is there.
+    pub fn over(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();

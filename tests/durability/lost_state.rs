@@ -3,7 +3,7 @@
 
 use crate::common::Broker;
 use crate::common::producer::{Client, batch};
-use crate::scene::{Scene, heard, say};
+use crate::scene::{Scene, heard, names, say};
 use std::fs;
 
 /// A producer id that a log has seen is never given out again, and its leader epoch never falls: also when the
@@ -80,4 +80,40 @@ fn a_log_that_cannot_be_opened_forbids_the_marker() {
     );
     let mut client = Client::connect(&broker.address).unwrap();
     assert_eq!(heard(&mut client, "bad", 0), ["bad"]);
+}
+
+/// The catalog is gone, and with it what a directory's small state could be made good from: its segments say enough.
+#[test]
+fn directories_are_adopted_though_their_topics_ids_are_lost_or_garbled() {
+    let scene = Scene::new();
+    let broker = Broker::start(&scene.data(), &[]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    let id = client.create("t", 4, &[]);
+    client.create("lone", 1, &[]);
+    let said = |topic: &str, index| batch(None, &[format!("{topic} {index}").as_bytes()]);
+    for (topic, index) in [("t", 0), ("t", 1), ("t", 2), ("t", 3), ("lone", 0)] {
+        let stored = client.produce(topic, index, &said(topic, index));
+        assert_eq!(stored.unwrap(), Ok(0));
+    }
+    assert!(broker.stop().success());
+    fs::remove_dir_all(scene.data().join("__cluster_metadata-0")).unwrap();
+    for dir in ["t-0", "lone-0"] {
+        fs::remove_file(scene.data().join(dir).join("partition.metadata")).unwrap();
+    }
+    let metadata = scene.data().join("t-1/partition.metadata");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let (start, last) = text.trim_end().split_at(text.trim_end().len() - 2);
+    let garbled = if last.starts_with('A') { 'B' } else { 'A' };
+    fs::write(&metadata, format!("{start}{garbled}{}", &last[1..])).unwrap();
+    for _ in 0..2 {
+        let broker = Broker::start(&scene.data(), &[]);
+        let mut client = Client::connect(&broker.address).unwrap();
+        assert_eq!(client.topic_id("t").unwrap(), Some(id));
+        for (topic, index) in [("t", 0), ("t", 1), ("t", 2), ("t", 3), ("lone", 0)] {
+            let expected = format!("{topic} {index}");
+            assert_eq!(heard(&mut client, topic, index), [expected]);
+        }
+        assert!(broker.stop().success());
+    }
+    assert_eq!(names(&scene.data(), "-stray"), [""; 0]);
 }

@@ -5,8 +5,11 @@ use crate::common::producer::{Client, batch};
 use crate::power_cut::Disk;
 use crate::shim::Shim;
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Where a test happens.
@@ -148,4 +151,32 @@ pub fn copy_dir(from: &Path, to: &Path) {
             false => drop(fs::copy(path, target).unwrap()),
         }
     }
+}
+
+/// Checks each case in a directory of its own, two at a time; names all that fail.
+pub fn check_all<C: Send + std::fmt::Debug>(
+    scene: &Scene,
+    cases: Vec<C>,
+    check: impl Fn(&Path, &C) + Sync,
+) {
+    let waiting = Mutex::new(cases.into_iter().enumerate());
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let next = waiting.lock().unwrap().next();
+            let Some((number, case)) = next else { return };
+            let data = scene.path(&format!("case-{number}"));
+            let checked = AssertUnwindSafe(|| check(&data, &case));
+            if std::panic::catch_unwind(checked).is_err() {
+                failed.lock().unwrap().push(format!("{case:?}"));
+            }
+            fs::remove_dir_all(data).unwrap();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "failed:\n{}", failed.join("\n"));
 }

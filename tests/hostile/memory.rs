@@ -1,6 +1,7 @@
 //! Requests that want memory: half-sent ones, huge ones, and answers that nobody reads.
 
-use crate::common::client::{Client, FETCH, batch, fetch, fetch_partition, produce};
+use crate::common::Broker;
+use crate::common::client::{Client, FETCH, PRODUCE, batch, fetch, fetch_partition, produce};
 use crate::start;
 use ottla::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use ottla::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
@@ -223,5 +224,121 @@ fn large_fetches_do_not_keep_their_memory_for_long() {
     waiting.send(FETCH, &request);
     assert!(waiting.is_silent());
     assert_eq!(waiting.fetched().error_code, 0);
+    bystander.check();
+}
+
+/// What waits in the broker's half of a connection: sent and not yet taken by the client's kernel, and received.
+fn queued_bytes(broker: &Broker, client: &Client) -> (u64, u64) {
+    let port = |address: &str| {
+        let (_, port) = address.rsplit_once(':').unwrap();
+        format!(":{:04X}", port.parse::<u16>().unwrap())
+    };
+    let (near, far) = (
+        port(&broker.address),
+        port(&client.stream().local_addr().unwrap().to_string()),
+    );
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace());
+    let queues = lines.find_map(|mut words| {
+        let (local, remote) = (words.nth(1)?, words.next()?);
+        let queues = words.nth(1)?.split_once(':')?;
+        (local.ends_with(&near) && remote.ends_with(&far)).then_some(queues)
+    });
+    let (sent, received) = queues.expect("the connection is in the kernel's table");
+    let number = |hex| u64::from_str_radix(hex, 16).unwrap();
+    (number(sent), number(received))
+}
+
+/// A reader that does not read, and a writer that is not read, fill the broker's buffers and no more.
+#[test]
+fn socket_buffers_are_as_large_as_they_are_told() {
+    let settings = [
+        "socket.send.buffer.bytes=20000",
+        "socket.receive.buffer.bytes=20000",
+    ];
+    let (_data, broker, mut bystander) = start(&settings);
+    bystander.client.create("t", &[]);
+    let large = batch(&[&"x".repeat(1_000_000)]);
+    for _ in 0..8 {
+        bystander.client.store("t", &large);
+    }
+    let mut client = Client::connect(&broker.address);
+    client.send(FETCH, &fetch("t", 0, 0, 1));
+    client.stream().set_nonblocking(true).unwrap();
+    let more = [0; 4096];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let (mut sent, mut received) = (0, 0);
+    while (sent == 0 || received == 0) && Instant::now() < deadline {
+        while client.try_send(&more) {}
+        std::thread::sleep(Duration::from_millis(100));
+        (sent, received) = queued_bytes(&broker, &client);
+    }
+    // One packet, of up to 64 KiB over loopback, may go beyond it; the kernel's own choice is 4 MB.
+    assert!((1..128 << 10).contains(&sent), "{sent} bytes to be sent");
+    assert!(
+        (1..=40_000).contains(&received),
+        "{received} bytes received"
+    );
+    bystander.check();
+}
+
+/// Answers of 200 KB to clients that do not read: held as long as there is memory for them.
+#[test]
+fn large_answers_that_nobody_reads_cost_bounded_memory() {
+    let (_data, broker, mut bystander) = start(&[BUDGET, "socket.send.buffer.bytes=16384"]);
+    let names: Vec<String> = (0..40).map(|n| format!("t{n}")).collect();
+    for name in &names {
+        bystander.client.create(name, &[]);
+    }
+    let described = |name: &String| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: name.clone(),
+        configuration_keys: None,
+    };
+    let request = DescribeConfigsRequest {
+        resources: names.iter().map(described).collect(),
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let mut reader = Client::connect(&broker.address);
+    reader.send(4, &request);
+    let before = broker.status("VmHWM:");
+    let whole = reader.receive_frame().len();
+    assert!(whole > 200_000, "{whole} bytes, read at once");
+    let mut clients: Vec<_> = (0..150).map(|_| Client::connect(&broker.address)).collect();
+    for client in &mut clients {
+        client.send(4, &request);
+    }
+    // Its answer began to come, or it was closed.
+    for client in &clients {
+        let _ = client.stream().peek(&mut [0]);
+    }
+    let grown = broker.status("VmHWM:") - before;
+    assert!(grown < 16 << 10, "{grown} KiB");
+    broker.expect_log("an answer that is not read");
+    bystander.check();
+}
+
+/// A produce takes ten times its bytes until it is answered: many small ones wait in their sockets, not in memory.
+#[test]
+fn small_pipelined_produces_cost_bounded_memory() {
+    const REQUESTS: usize = 1000;
+    let settings = [
+        "queued.max.request.bytes=4000000",
+        "group.commit.linger.ms=300",
+    ];
+    let (_data, broker, mut bystander) = start(&settings);
+    bystander.client.create("t", &[]);
+    let mut clients: Vec<_> = (0..24).map(|_| Client::connect(&broker.address)).collect();
+    let before = broker.status("VmHWM:");
+    let request = produce("t", -1, &batch(&["x"]));
+    for client in &mut clients {
+        (0..REQUESTS).for_each(|_| client.send(PRODUCE, &request));
+    }
+    for client in &mut clients {
+        (0..REQUESTS).for_each(|_| assert_eq!(client.produced().error_code, 0));
+    }
+    let grown = broker.status("VmHWM:") - before;
+    assert!(grown < 12 << 10, "{grown} KiB");
     bystander.check();
 }

@@ -26,7 +26,9 @@ mod map;
 mod output;
 mod reader;
 
+pub(super) use output::Output;
 pub use output::{CLEANED, EXTENSIONS};
+pub(super) use reader::damaged;
 
 pub use super::aborted::Aborted;
 
@@ -41,8 +43,8 @@ use crate::compress::{Decoders, Failure};
 use crate::error::Error;
 use filter::{Fate, Filter, Transactions};
 use map::OffsetMap;
-use output::Output;
-use reader::{CHUNK_BYTES, Reader, damaged};
+
+use reader::{CHUNK_BYTES, Reader};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -307,7 +309,7 @@ fn aborted_in(source: &Source<'_>, extent: &Extent) -> Result<Vec<Aborted>, Fail
 }
 
 /// A segment's files could not be read.
-fn unread(extent: &Extent, error: ReadError) -> Failed {
+pub(super) fn unread(extent: &Extent, error: ReadError) -> Failed {
     let path = extent.segment.path(".log");
     match error {
         ReadError::Gone => Failed::Moved,

@@ -61,6 +61,11 @@ impl Log {
         self.producers.iter().map(|(id, _)| id).max()
     }
 
+    /// The newest epoch of each producer that is known here, by its id.
+    pub fn producer_epochs(&self) -> impl Iterator<Item = (i64, i16)> {
+        self.producers.iter().map(|(id, known)| (id, known.epoch))
+    }
+
     /// The producers that are known here, by id.
     pub fn active_producers(&self) -> Vec<ActiveProducer> {
         self.producers.active()

@@ -76,6 +76,19 @@ impl Log {
         Ok(last.end_offset.max(self.log_start))
     }
 
+    /// Goes on in a new segment if the active one is that of this serial, so that it can be mended; says whether it did.
+    /// [`Log::unsynced`] is then to be synced.
+    ///
+    /// # Errors
+    /// The new one could not be made.
+    pub fn seal(&mut self, serial: u64, time_ms: i64) -> Result<bool> {
+        let is_active = self.active.segment.serial() == serial;
+        match is_active && !self.offline {
+            true => self.begin_segment(time_ms).map(|()| true),
+            false => Ok(false),
+        }
+    }
+
     /// Goes on in a new segment.
     fn begin_segment(&mut self, time_ms: i64) -> Result<()> {
         let mut turn = Turn::new(self.active.tail.clone(), time_ms);
