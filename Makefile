@@ -5,7 +5,7 @@ OTTLA := $(TARGET)/release/ottla
 CLIENTS := $(TARGET)/clients
 CRATES_MAX := 20
 
-.PHONY: build run test check unit clients bench ceiling rot clean
+.PHONY: build run test check unit clients bench ceiling flood rot crash certificate faults soak clean
 
 build:
 	cargo build --release
@@ -40,7 +40,29 @@ bench:
 
 # A minute of 200 busy connections, hostile ones among them, against the whole broker in 32 MiB.
 ceiling: build
-	OTTLA_BROKER=$(OTTLA) OTTLA_SECONDS=60 cargo test --test ceiling -- --nocapture
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_SECONDS=60 cargo test --test ceiling -- --nocapture
+
+# Ten thousand slow sockets, and connections at full speed: what a client that was there before notices.
+flood: build
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FLOOD_SOCKETS=10000 OTTLA_FLOOD_PAIRS=9 cargo test --test hostile flood:: -- --nocapture
+
+# A real workload cut off from power at 20,000 places, each recovered by the real binary.
+crash: build
+	OTTLA_BROKER=$(OTTLA) OTTLA_CRASH_CUTS=$${CUTS:-20000} cargo test --quiet --test crash
+
+# The same, and a plain report of it.
+certificate: export OTTLA_CRASH_REPORT := $(abspath $(TARGET))/certificate.txt
+certificate: crash
+
+# Every call of a small life of a broker fails once, in each of twenty ways. The brokers' own logs go to faults.log.
+faults: build
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FAULTS=all cargo test --quiet --test faults -- --nocapture 2>$(TARGET)/faults.log
+
+# Ten minutes of all clients at once, while they and the broker are killed; at the end all is read back.
+soak: build
+	tests/clients/install.sh $(CLIENTS)
+	cargo build --quiet --example rdkafka_client
+	python3 tests/clients/run.py --broker $(OTTLA) --installed $(CLIENTS) --rdkafka $(TARGET)/debug/examples/rdkafka_client --seconds 600 soak
 
 clean:
 	cargo clean

@@ -2,8 +2,9 @@
 //! (promise P7).
 //!
 //! Owns: one count of bytes in use. Invariants: bytes in use never exceed the capacity, but for what the holder
-//! of the one token takes; a charge gives back exactly what it took, when dropped; when no other charge can shrink,
-//! one waiter gets the token and goes on alone. A waiter waits as long as the holders of what it waits for do, so
+//! of the one token takes beyond it; a charge gives back exactly what it took, when dropped; when no other charge can
+//! shrink, one waiter gets the token and goes on alone; what is unfinished leaves a quarter to what is whole, and
+//! nobody is woken in vain by who comes and goes there. A waiter waits as long as the holders of what it waits for do, so
 //! who holds a charge must not wait for what may never come: a frame's is given back before its request waits, or
 //! is given up when it stops coming ([`crate::server::input`]).
 
@@ -26,7 +27,11 @@ struct Shared {
 #[derive(Default)]
 struct State {
     used: u64,
+    /// What the holder of the token took since it has it.
+    beyond: u64,
     token_taken: bool,
+    /// The least that must be free for one of those that wait to go on, if any waits.
+    awaited: Option<u64>,
     closed: bool,
 }
 
@@ -34,6 +39,7 @@ struct State {
 pub struct Charge {
     shared: Arc<Shared>,
     bytes: u64,
+    beyond: u64,
     has_token: bool,
 }
 
@@ -61,7 +67,8 @@ impl Budget {
 
     /// The bytes in use now.
     pub fn used(&self) -> u64 {
-        self.shared.state.lock().used
+        let state = self.shared.state.lock();
+        state.used + state.beyond
     }
 
     /// An empty charge, to be grown as bytes arrive.
@@ -69,6 +76,7 @@ impl Budget {
         Charge {
             shared: self.shared.clone(),
             bytes: 0,
+            beyond: 0,
             has_token: false,
         }
     }
@@ -86,22 +94,35 @@ impl Charge {
     /// The token is what keeps partial frames from waiting for each other for ever: whoever holds it goes
     /// beyond the capacity, by no more than one frame, until its charge is dropped.
     pub fn grow(&mut self, more: u64) -> Result<(), Closed> {
+        self.grow_leaving(more, 0)
+    }
+
+    /// As [`Charge::grow`], for what others may have to wait long to see finished: it leaves them a quarter.
+    pub fn grow_unfinished(&mut self, more: u64) -> Result<(), Closed> {
+        self.grow_leaving(more, self.shared.capacity / 4)
+    }
+
+    fn grow_leaving(&mut self, more: u64, rest: u64) -> Result<(), Closed> {
+        let needed = more.saturating_add(rest);
         let mut state = self.shared.state.lock();
         loop {
             if state.closed {
                 return Err(Closed);
             }
-            if self.has_token || state.used + more <= self.shared.capacity {
+            if !self.has_token && state.used.saturating_add(needed) <= self.shared.capacity {
+                state.used += more;
                 break;
             }
-            if !state.token_taken {
+            if self.has_token || !state.token_taken {
                 state.token_taken = true;
                 self.has_token = true;
+                state.beyond += more;
+                self.beyond += more;
                 break;
             }
+            state.awaited = Some(state.awaited.unwrap_or(u64::MAX).min(needed));
             state = state.wait(&self.shared.freed);
         }
-        state.used += more;
         self.bytes += more;
         Ok(())
     }
@@ -138,10 +159,18 @@ impl Drop for Charge {
             return;
         }
         let mut state = self.shared.state.lock();
-        state.used -= self.bytes;
+        state.used -= self.bytes - self.beyond;
+        state.beyond -= self.beyond;
         state.token_taken &= !self.has_token;
+        let (used, token_free) = (state.used, !state.token_taken);
+        let goes_on =
+            |needed: &mut u64| token_free || used.saturating_add(*needed) <= self.shared.capacity;
+        // Who cannot go on after all says so anew.
+        let wakes = state.awaited.take_if(goes_on).is_some();
         drop(state);
-        self.shared.freed.notify_all();
+        if wakes {
+            self.shared.freed.notify_all();
+        }
     }
 }
 
@@ -178,6 +207,27 @@ mod tests {
             })
             .collect();
         workers.into_iter().for_each(|w| w.join().unwrap());
+        assert_eq!(budget.used(), 0);
+    }
+
+    /// However much memory half-received frames hold, by the token too, small whole ones find room.
+    #[test]
+    fn unfinished_charges_leave_room_for_whole_ones() {
+        let budget = Budget::new(100);
+        let (mut unfinished, mut token) = (budget.charge(), budget.charge());
+        unfinished.grow_unfinished(75).unwrap();
+        token.grow_unfinished(500).unwrap();
+        let waiter = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.charge().grow_unfinished(1))
+        };
+        for _ in 0..1000 {
+            budget.charge().grow(25).unwrap();
+        }
+        assert_eq!(budget.used(), 575);
+        drop(token);
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+        drop(unfinished);
         assert_eq!(budget.used(), 0);
     }
 

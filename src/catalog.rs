@@ -272,6 +272,17 @@ pub fn is_internal(name: &str) -> bool {
     matches!(name, METADATA_TOPIC | OFFSETS_TOPIC | TRANSACTIONS_TOPIC)
 }
 
+/// A directory with a higher number was not made by a broker.
+const PARTITION_INDEX_MAX: i32 = 100_000;
+
+/// Topic and number of a partition's directory, if it has a name of that form.
+pub fn partition_of(name: &str) -> Option<(&str, i32)> {
+    let (topic, number) = name.rsplit_once('-')?;
+    let index: i32 = number.parse().ok()?;
+    let canonical = index.to_string() == number && (0..PARTITION_INDEX_MAX).contains(&index);
+    (canonical && check_name(topic).is_ok()).then_some((topic, index))
+}
+
 /// All topics at one moment; immutable.
 #[derive(Clone, Default)]
 pub struct Catalog {

@@ -11,7 +11,7 @@
 //!    [`storage::view`] what readers see, [`storage::recovery`] the table of what a start may find.
 //! 3. [`writer`]: THE durability file. One thread, turn by turn: take, stage, write, answer, sync, publish, answer.
 //! 4. [`wire`]: Kafka's messages as tables, and [`api`]: one file an API, table on top, handler below.
-//! 5. [`server`]: a connection, its thread, its pipelining; how it waits ([`server::waiting`]) and sends
+//! 5. [`server`]: who is let in ([`server::accept`]); a connection, its thread, its pipelining; how it waits ([`server::waiting`]) and sends
 //!    ([`server::reply`]).
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
 //! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
@@ -20,6 +20,7 @@
 //!    writer puts in place.
 //! 10. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
 //!     and those in force, which change while the broker runs. [`quota`]: who is slowed down.
+//! 11. [`cli`]: what reads a data directory without a broker.
 //!
 //! # A produced byte's way
 //!
@@ -63,8 +64,8 @@
 //!
 //! | thread | how many | owns | waits in |
 //! |---|---|---|---|
-//! | accept | 1 | the listening sockets | `poll` |
-//! | connection | 1 a client | its socket, its pending requests | `poll` on socket and bell, or a send |
+//! | accept | 1 | the listening sockets, and connections that said nothing yet | `poll` |
+//! | connection | 1 a client, from its first byte on | its socket, its pending requests | `poll` on socket and bell, or a send |
 //! | writer | 1 | every [`storage::Log`] | its queue, and the disk |
 //! | sync | up to 64, while needed | nothing | its queue, and the disk |
 //! | control | 1 | the catalog's [`catalog::State`], directories, every group and transaction | its mailbox, and the disk |
@@ -96,6 +97,7 @@ pub mod broker;
 pub mod budget;
 pub mod catalog;
 pub mod cleaner;
+pub mod cli;
 pub mod clock;
 pub mod compress;
 pub mod config;

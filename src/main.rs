@@ -9,13 +9,15 @@
 //! 4          a setting is refused
 //! 74         a sync failed: what is unsynced cannot be trusted, and the next start recovers
 //! ```
+//! Those of `ottla verify` its `--help` tells.
 //! Every failure is one line on stderr that says what to do about it.
 
+use ottla::cli::verify;
 use ottla::config::{self, Config};
 use ottla::error::{self, Error, Result};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -23,6 +25,8 @@ Ottla, Kafka's little sister: one small, durable log broker that speaks Kafka's 
 
 Usage:
   ottla serve [--data DIR] [--listen HOST:PORT] [--config FILE] [--set NAME=VALUE]...
+  ottla verify --data DIR [TOPIC[-PARTITION]]...
+                    read a stopped broker's files and say what is damaged; `ottla verify --help` tells more
   ottla settings    print the table of all settings, as Markdown
   ottla --help      print this; `ottla serve --help` explains all settings
   ottla --version   print the version
@@ -48,6 +52,10 @@ enum Command {
         file: Option<PathBuf>,
         sets: Vec<(String, String)>,
     },
+    Verify {
+        data: PathBuf,
+        wanted: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -61,6 +69,18 @@ fn main() -> ExitCode {
             Ok(config) => serve(config),
             Err(e) => fail(4, &e),
         },
+        Command::Verify { data, wanted } => verify(&data, &wanted),
+    }
+}
+
+fn verify(data: &Path, wanted: &[String]) -> ExitCode {
+    match verify::run(data, wanted, &mut std::io::stdout().lock()) {
+        Ok(figures) if figures.damaged > 0 => ExitCode::from(1),
+        Ok(figures) if figures.unread > 0 => ExitCode::from(5),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(e) if is_locked(&e) => fail(3, &e),
+        Err(e) if e.io().is_some_and(|e| e.kind() == ErrorKind::NotFound) => fail(2, &e),
+        Err(e) => fail(5, &e),
     }
 }
 
@@ -108,6 +128,7 @@ fn arguments(args: impl Iterator<Item = OsString>) -> Result<Command> {
     let command = match parser.next().map_err(refused)? {
         None => return Err(Error::new("no command is given")),
         Some(Value(word)) if word == "serve" => return serve_arguments(parser).map_err(refused),
+        Some(Value(word)) if word == "verify" => return verify_arguments(parser).map_err(refused),
         Some(Value(word)) if word == "settings" => Command::Print(config::markdown()),
         Some(Value(word)) => return Err(Error::new(format!("unknown command {word:?}"))),
         Some(Long("help") | Short('h')) => Command::Print(USAGE.to_owned()),
@@ -150,4 +171,22 @@ fn serve_arguments(mut parser: lexopt::Parser) -> std::result::Result<Command, l
     }
     sets.append(&mut last);
     Ok(Command::Serve { file, sets })
+}
+
+fn verify_arguments(mut parser: lexopt::Parser) -> std::result::Result<Command, lexopt::Error> {
+    use lexopt::{
+        Arg::{Long, Short, Value},
+        ValueExt,
+    };
+    let (mut data, mut wanted) = (None, Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("data") => data = Some(PathBuf::from(parser.value()?)),
+            Long("help") | Short('h') => return Ok(Command::Print(verify::USAGE.to_owned())),
+            Value(name) => wanted.push(name.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let data = data.ok_or("which directory? write --data DIR")?;
+    Ok(Command::Verify { data, wanted })
 }

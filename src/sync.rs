@@ -9,6 +9,7 @@ use crate::lock::{Mutex, Rank};
 use crate::storage::SyncItem;
 use crate::sys;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar};
@@ -132,6 +133,14 @@ pub fn end_process(error: &io::Error) -> ! {
         "a sync failed, so what is unsynced cannot be trusted; stopping, the next start recovers: {error}"
     );
     std::process::exit(EXIT_SYNC_FAILED);
+}
+
+/// Makes a directory's entries durable. An error says that it could not be opened; a failed sync is final, since whoever
+/// syncs it next, for an entry of his own, would hear that all is well.
+pub fn sync_entries(dir: &Path) -> io::Result<()> {
+    let dir = File::open(dir)?;
+    dir.sync_all().unwrap_or_else(|error| end_process(&error));
+    Ok(())
 }
 
 /// Syncs one item on this thread.

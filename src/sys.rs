@@ -318,6 +318,88 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Many sockets to wait for at once, at a cost that does not grow with those that stay silent (epoll(7)). It is
+/// itself waited for in [`poll`].
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// Waits for nothing yet.
+    pub fn new() -> io::Result<Epoll> {
+        // SAFETY: a plain call; the descriptor that it returns is ours alone.
+        let fd = check_int(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: `fd` was just opened and nothing else owns it.
+        Ok(Epoll(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Waits for bytes on `socket`, or for its end, once; `number` tells it from others. Closing it takes it out.
+    pub fn add(&self, socket: &impl AsRawFd, number: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLONESHOT) as u32,
+            u64: number,
+        };
+        self.control(libc::EPOLL_CTL_ADD, socket, &mut event)
+    }
+
+    /// Forgets `socket`.
+    pub fn remove(&self, socket: &impl AsRawFd) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        self.control(libc::EPOLL_CTL_DEL, socket, &mut event)
+    }
+
+    fn control(
+        &self,
+        what: libc::c_int,
+        socket: &impl AsRawFd,
+        event: &mut libc::epoll_event,
+    ) -> io::Result<()> {
+        // SAFETY: both descriptors are open, and `event` outlives the call.
+        check_int(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, socket.as_raw_fd(), event) })
+            .map(|_| ())
+    }
+
+    /// The numbers of some sockets for which something happened, without waiting.
+    pub fn ready(&self) -> io::Result<impl Iterator<Item = u64>> {
+        const EVENTS: usize = 64;
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
+        // SAFETY: the kernel writes at most `EVENTS` events, into live storage.
+        let count = check_int(unsafe {
+            libc::epoll_wait(
+                self.0.as_raw_fd(),
+                events.as_mut_ptr(),
+                EVENTS as libc::c_int,
+                0,
+            )
+        })?;
+        Ok(events
+            .into_iter()
+            .take(count as usize)
+            .map(|event| event.u64))
+    }
+}
+
+impl AsRawFd for Epoll {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Lets the kernel ask a silent peer whether it is still there, and end the connection if not (SO_KEEPALIVE).
+pub fn keep_alive(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer and length are those of a live integer.
+    check_int(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_KEEPALIVE,
+            (&raw const on).cast(),
+            len,
+        )
+    })
+    .map(|_| ())
+}
+
 /// Blocks SIGTERM and SIGINT in this thread and in all that it starts, so that [`wait_for_stop`] alone sees them.
 pub fn block_stop_signals() -> io::Result<()> {
     let set = stop_signals();
@@ -427,28 +509,5 @@ pub fn random(bytes: &mut [u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gathered_write_of_more_slices_than_one_call_takes() {
-        let file = tempfile::tempfile().unwrap();
-        let pieces: Vec<Vec<u8>> = (0..3000u32).map(|i| i.to_be_bytes().to_vec()).collect();
-        let mut slices: Vec<IoSlice> = pieces.iter().map(|p| IoSlice::new(p)).collect();
-        write_gathered_at(&file, &mut slices, 5).unwrap();
-        let mut back = vec![0; 12_005];
-        assert_eq!(read_at(&file, &mut back, 0).unwrap(), 12_005);
-        assert_eq!(back[5..], pieces.concat());
-    }
-
-    #[test]
-    fn a_rung_event_wakes_poll_once() {
-        let event = EventFd::new().unwrap();
-        let mut entry = [PollEntry::readable(&event)];
-        assert_eq!(poll(&mut entry, Some(Duration::ZERO)).unwrap(), 0);
-        event.ring();
-        assert_eq!(poll(&mut entry, None).unwrap(), 1);
-        event.clear();
-        assert_eq!(poll(&mut entry, Some(Duration::ZERO)).unwrap(), 0);
-    }
-}
+#[path = "sys_tests.rs"]
+mod tests;

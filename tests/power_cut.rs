@@ -1,13 +1,17 @@
 //! The tools of the crash tests, tested: what the preloaded library sees, and what a power cut leaves.
 
 #[path = "support/power_cut.rs"]
+#[allow(dead_code)] // The crash tests use the rest of it.
 mod power_cut;
 #[path = "support/shim.rs"]
 #[allow(dead_code)] // The benches use the rest of it.
 mod shim;
 
-use power_cut::Disk;
+use power_cut::{Disk, Keep};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use shim::Shim;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IoSlice, Write};
 use std::os::unix::fs::FileExt;
@@ -57,6 +61,7 @@ fn the_program() {
             let error = file.write(b"56").unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
         }
+        "choices" => make_choices(data),
         "slow sync" => {
             let file = File::create(data.join("log")).unwrap();
             let began = Instant::now();
@@ -114,6 +119,27 @@ fn make_changes(data: &Path) {
     fs::copy(data.join("old"), data.join("t-0/2.log")).unwrap();
     sync_dir(&data.join("t-0"));
     fs::remove_dir_all(data.join("t-0")).unwrap();
+}
+
+/// Leaves the disk a choice: of `long`'s sectors, of `grown`'s length, of two names for one file, of what follows.
+fn make_choices(data: &Path) {
+    let sync = |name: &str| File::open(data.join(name)).unwrap().sync_all().unwrap();
+    fs::write(data.join("long"), [b'-'; 1536]).unwrap();
+    fs::write(data.join("grown"), "kept").unwrap();
+    fs::write(data.join("old name"), "kept").unwrap();
+    ["long", "grown", "old name"].into_iter().for_each(sync);
+    sync_dir(data);
+    let long = OpenOptions::new()
+        .write(true)
+        .open(data.join("long"))
+        .unwrap();
+    long.write_all_at(&[b'1'; 1536], 0).unwrap();
+    long.write_all_at(&[b'2'; 512], 512).unwrap();
+    let grown = OpenOptions::new().append(true).open(data.join("grown"));
+    grown.unwrap().write_all(&[b'!'; 600]).unwrap();
+    fs::rename(data.join("old name"), data.join("new name")).unwrap();
+    fs::rename(data.join("new name"), data.join("newer name")).unwrap();
+    fs::write(data.join("made"), "").unwrap();
 }
 
 struct Scene {
@@ -178,11 +204,96 @@ fn what_was_not_synced_may_survive_too() {
     scene.run("changes");
     disk.replay(&scene.scratch.path().join("changes")).unwrap();
     let image = scene.scratch.path().join("image");
-    disk.write_some_to(&image, || true).unwrap();
+    let mut rng = StdRng::seed_from_u64(0);
+    disk.write_kept_to(&image, Keep::Everything, &mut rng)
+        .unwrap();
     let file = |name: &str| fs::read_to_string(image.join(name)).ok();
     assert_eq!(file("small").as_deref(), Some("state"));
     assert_eq!(file("gone"), None);
     assert!(!image.join("t-0").exists());
+}
+
+/// Every legal disk comes, and no other: sectors of their own moments, lengths without data and the reverse, and each
+/// file under one of its names.
+#[test]
+fn a_disk_may_keep_any_part() {
+    let scene = Scene::new();
+    let data = scene.scratch.path().join("data");
+    let mut disk = Disk::load(&data).unwrap();
+    scene.run("choices");
+    disk.replay(&scene.scratch.path().join("changes")).unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let (mut longs, mut growns, mut names) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let image = scene.scratch.path().join("image");
+    for _ in 0..600 {
+        disk.write_kept_to(&image, Keep::AnyPart, &mut rng).unwrap();
+        let long = fs::read(image.join("long")).unwrap();
+        assert_eq!(long.len(), 1536);
+        let sectors = long.chunks(512).map(|sector| {
+            assert_eq!(sector, [sector[0]; 512], "a sector of one moment");
+            char::from(sector[0])
+        });
+        longs.insert(sectors.collect::<String>());
+        let grown = fs::read(image.join("grown")).unwrap();
+        let part = |at: usize| grown.get(at).map_or(' ', |&byte| char::from(byte));
+        growns.insert([part(0), part(4), part(511), part(512), part(603)]);
+        let found = fs::read_dir(&image).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        let mut found: Vec<_> = found.map(|e| name(e).into_string().unwrap()).collect();
+        found.retain(|name| !["long", "grown"].contains(&&**name));
+        found.sort_unstable();
+        names.insert(found.join(", "));
+        fs::remove_dir_all(&image).unwrap();
+    }
+    // The first and the last sector were written once, the one between them twice.
+    let all = "-1"
+        .chars()
+        .flat_map(|a| "-12".chars().map(move |b| (a, b)));
+    let all = all.flat_map(|(a, b)| "-1".chars().map(move |c| String::from_iter([a, b, c])));
+    assert_eq!(longs, all.collect());
+    let none = ['k', ' ', ' ', ' ', ' '];
+    let zeros = ['k', '\0', '\0', '\0', '\0'];
+    let halves = [
+        ['k', '!', '!', '\0', '\0'],
+        ['k', '\0', '\0', '!', '!'],
+        ['k', '!', '!', '!', '!'],
+    ];
+    assert_eq!(growns, [none, zeros].into_iter().chain(halves).collect());
+    let mut legal = BTreeSet::new();
+    for name in ["old name", "new name", "newer name"] {
+        legal.insert(name.to_string());
+        let mut both = [name, "made"];
+        both.sort_unstable();
+        legal.insert(both.join(", "));
+    }
+    assert_eq!(names, legal);
+}
+
+#[test]
+fn a_disk_may_keep_all_up_to_a_moment() {
+    let scene = Scene::new();
+    let mut disk = Disk::load(&scene.scratch.path().join("data")).unwrap();
+    scene.run("choices");
+    disk.replay(&scene.scratch.path().join("changes")).unwrap();
+    let mut rng = StdRng::seed_from_u64(2);
+    let image = scene.scratch.path().join("image");
+    for _ in 0..200 {
+        disk.write_kept_to(&image, Keep::UpToAMoment, &mut rng)
+            .unwrap();
+        let is_there = |name: &str| image.join(name).exists();
+        let long = fs::read(image.join("long")).unwrap();
+        let grown = fs::read(image.join("grown")).unwrap();
+        let in_order = [
+            long.ends_with(b"1"),
+            long[512] == b'2',
+            grown.ends_with(b"!"),
+            !is_there("old name"),
+            is_there("newer name"),
+            is_there("made"),
+        ];
+        assert!(in_order.is_sorted_by(|a, b| a >= b), "{in_order:?}");
+        fs::remove_dir_all(&image).unwrap();
+    }
 }
 
 #[test]

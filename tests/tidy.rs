@@ -14,7 +14,7 @@ const DURABLE: [(&str, &str); 15] = [
     ("src/broker/metadata.rs", "L7"),
     ("src/broker/open.rs", "L9"),
     ("src/control/rooms.rs", "L6 L9"),
-    ("src/storage/checkpoint.rs", "L8 L9"),
+    ("src/storage/checkpoint.rs", "L4 L8 L9"),
     ("src/storage/compaction/output.rs", "L5"),
     ("src/storage/index.rs", "hints only"),
     ("src/storage/log.rs", "L9 L10"),
@@ -29,7 +29,7 @@ const DURABLE: [(&str, &str); 15] = [
 ];
 
 /// What changes files, or makes a change durable.
-const CHANGES_FILES: [&str; 8] = [
+const CHANGES_FILES: [&str; 9] = [
     "set_len",
     "remove_file",
     "remove_dir",
@@ -38,6 +38,7 @@ const CHANGES_FILES: [&str; 8] = [
     "sync_all",
     "sync_data",
     "sync_dir",
+    "sync_entries",
 ];
 
 /// Folders that read what strangers send: a panic there must be impossible, and say why it is.

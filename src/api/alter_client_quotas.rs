@@ -5,7 +5,8 @@
 //! - Entities are refused one by one; what is not refused is set together, and answered once it is synced.
 //! - An entity that is named twice is refused, but what its first entry sets is set, as in Kafka.
 //! - A host name as an address must have an address, as in Kafka.
-//! - Only byte rates are enforced (see [`crate::quota`]); the other keys are stored and described.
+//! - Byte rates and an address's connection rate are enforced (see [`crate::quota`]); the other keys are stored and
+//!   described.
 //!
 //! # Version notes
 //! - v1: flexible (KIP-482).

@@ -9,6 +9,8 @@
 //! topic-N, no id     has topic                      recover, and write the id: its small state was lost
 //!                    does not know topic            adopt, if segments are in it; else leave alone, with a warning
 //! *-delete           -                              unlink
+//! *-future, *-stray  -                              leave alone, with a warning: Kafka's copies in the making, and
+//!                                                   what was in the way
 //! missing            has topic                      make, empty: a crash came between record and directory
 //! ```
 //! An id that rot has garbled counts as none. What is adopted is kept, however old it grows, until someone sets how long
@@ -17,7 +19,7 @@
 //! Invariants: nothing is unlinked whose RemoveTopicRecord was not read, or whose name does not say so; a name that
 //! is to be unlinked is no partition's own name any more, durably, before any log is opened.
 
-use crate::catalog::{METADATA_TOPIC, State, check_name};
+use crate::catalog::{METADATA_TOPIC, State, partition_of};
 use crate::control::{
     Internal, NewTopic, Rooms, partition_dir, partition_record, topic_records, unlink_in_background,
 };
@@ -29,9 +31,6 @@ use crate::wire::metadata_records::MetadataRecord;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-
-/// A directory with a higher number was not made by a broker.
-const PARTITION_INDEX_MAX: i32 = 100_000;
 
 /// Of each topic that the catalog does not know: by the ids that its directories tell, the partitions' numbers. Where
 /// they tell none it is [`Uuid::ZERO`].
@@ -61,6 +60,9 @@ pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> 
         }
         let Some((topic, index)) = partition_of(name).filter(|(topic, _)| *topic != METADATA_TOPIC)
         else {
+            if name.ends_with("-future") || name.ends_with("-stray") {
+                log::warn!("{} is no partition's and is left alone", path.display());
+            }
             continue;
         };
         let known = state.topics.get(topic);
@@ -135,10 +137,21 @@ fn adopt(unknown: Unknown, rooms: &Rooms, records: &mut Vec<MetadataRecord>) -> 
             }
             highest = index.max(highest);
         }
-        log::warn!("topic {name} ({id}) is not in the catalog; it is adopted from its directories");
+        let found_as = format!(
+            "topic {name} ({id}) is not in the catalog; it is adopted from its directories"
+        );
         let topic = match Internal::named(&name) {
-            Some(internal) => internal.new_topic(&rooms.settings.get()),
-            None => kept_for_ever(&name),
+            Some(internal) => {
+                log::warn!("{found_as}");
+                internal.new_topic(&rooms.settings.get())
+            }
+            None => {
+                log::warn!(
+                    "{found_as}, and kept for ever: set its retention.ms and retention.bytes, and cleanup.policy \
+                     if it was compacted"
+                );
+                kept_for_ever(&name)
+            }
         };
         records.extend(topic_records(&topic, id, 0, rooms.settings.get().node_id));
         records.extend((0..=highest).map(|index| found(rooms, &name, id, index)));
@@ -148,7 +161,6 @@ fn adopt(unknown: Unknown, rooms: &Rooms, records: &mut Vec<MetadataRecord>) -> 
 
 /// A topic whose settings are not known.
 fn kept_for_ever(name: &str) -> NewTopic {
-    log::warn!("{name}: nothing is deleted until retention.ms and retention.bytes are set anew");
     let kept = ["retention.ms", "retention.bytes"];
     NewTopic {
         name: name.into(),
@@ -172,12 +184,4 @@ fn topic_id(dir: &Path) -> Option<Uuid> {
         log::warn!("{error}");
         None
     })
-}
-
-/// Topic and number of a partition's directory, if it has a name of that form.
-fn partition_of(name: &str) -> Option<(&str, i32)> {
-    let (topic, number) = name.rsplit_once('-')?;
-    let index: i32 = number.parse().ok()?;
-    let canonical = index.to_string() == number && (0..PARTITION_INDEX_MAX).contains(&index);
-    (canonical && check_name(topic).is_ok()).then_some((topic, index))
 }

@@ -4,15 +4,18 @@
 //! is the one other place that appends, to the one log that nothing else touches.
 
 use super::open::Left;
-use super::replay::{Entry, for_each_entry};
+use super::replay::{Entry, for_each_entry, for_each_in_file};
 use crate::batch::HEADER_BYTES;
 use crate::catalog::{METADATA_TOPIC, METADATA_TOPIC_ID, State};
 use crate::clock::Clock;
 use crate::control::{Wanted, batch_of, partition_dir};
 use crate::error::{Context, Error, Result};
 use crate::storage::{Log, Partition, Report, Shared, Snapshot, Status, View};
-use crate::sync::Syncer;
+use crate::sync::{self, Syncer};
 use crate::wire::metadata_records::{MetadataRecord, ProducerIdsRecord};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The catalog's own log, before the writer has it.
@@ -45,7 +48,7 @@ impl Metadata {
             }
         };
         let view = Arc::new(log.view());
-        let mut state = replay(&view, &rooms.storage)?;
+        let mut state = replay(&dir, &view, &rooms.storage)?;
         // A tear shows at this start only: what it may have reserved is recorded before anything is given out.
         let torn = report
             .cut
@@ -95,9 +98,9 @@ impl Metadata {
             .stage(batch_of(records), None, 0, self.clock.now().time_ms)
             .map_err(refused)?;
         self.log.write_staged()?;
-        Syncer::default()
-            .sync_all(self.log.unsynced())
-            .context(|| format!("syncing {METADATA_TOPIC}"))?;
+        // P6: a start that goes on without these records would sync the same bytes once more, and be told that all is well.
+        let synced = Syncer::default().sync_all(self.log.unsynced());
+        synced.unwrap_or_else(|error| sync::end_process(&error));
         self.log.mark_synced();
         self.partition.publish(self.log.view());
         records.iter().for_each(|record| self.state.apply(record));
@@ -108,18 +111,64 @@ impl Metadata {
 /// Reads every record of the catalog. What cannot be read is stepped over, with an error in the log: the topics of
 /// lost records are adopted again from their directories. Nothing compacts this log, so that an offset that is missing
 /// is a record that is lost.
-fn replay(view: &View, shared: &Shared) -> Result<State> {
-    let (mut state, mut next) = (State::default(), 0);
+fn replay(dir: &Path, view: &View, shared: &Shared) -> Result<State> {
+    let (mut state, from) = snapshot(dir, view.log_start)?;
+    let mut next = from;
     for_each_entry(METADATA_TOPIC, view, shared, |entry| {
         let Entry::Record { offset, value, .. } = entry else {
             return Ok(());
         };
+        if offset < from {
+            return Ok(());
+        }
         state.skip_producer_ids(offset - next);
         next = offset + 1;
-        let record = MetadataRecord::decode(value.unwrap_or_default());
-        state.apply(&record.map_err(|error| error.to_string())?);
-        Ok(())
+        apply(&mut state, value)
     })?;
     state.skip_producer_ids(view.high_watermark - next);
     Ok(state)
+}
+
+fn apply(state: &mut State, value: Option<&[u8]>) -> std::result::Result<(), String> {
+    let record = MetadataRecord::decode(value.unwrap_or_default());
+    state.apply(&record.map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+/// What a catalog of Kafka's was, in the snapshot that let Kafka remove the beginning of its log, and the offset that
+/// the log's records go on from. Ottla removes nothing from it.
+fn snapshot(dir: &Path, log_start: i64) -> Result<(State, i64)> {
+    if log_start == 0 {
+        return Ok((State::default(), 0));
+    }
+    let reading = || format!("reading {}", dir.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).context(reading)? {
+        let name = entry.context(reading)?.file_name();
+        found.extend(offset_of(&name).map(|offset| (offset, dir.join(name))));
+    }
+    found.retain(|(offset, _)| *offset >= log_start);
+    found.sort();
+    for (offset, path) in found.into_iter().rev() {
+        let mut state = State::default();
+        if for_each_in_file(&path, |_, value| apply(&mut state, value))? {
+            return Ok((state, offset));
+        }
+        log::warn!("{} is garbled and ignored", path.display());
+    }
+    log::error!(
+        "{METADATA_TOPIC}: the records before offset {log_start} are in no snapshot; \
+         topics are adopted from their directories, without their settings"
+    );
+    Ok((State::default(), log_start))
+}
+
+/// The offset in a snapshot's name, `<offset>-<epoch>.checkpoint`.
+fn offset_of(name: &OsStr) -> Option<i64> {
+    let (offset, epoch) = name
+        .to_str()?
+        .strip_suffix(".checkpoint")?
+        .split_once('-')?;
+    let plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+    (plain(offset) && plain(epoch)).then(|| offset.parse().ok())?
 }

@@ -20,7 +20,7 @@ use crate::group::records::Record;
 use crate::group::{Env, Groups};
 use crate::storage::checkpoint::{self, META_PROPERTIES, MetaProperties};
 use crate::storage::{Log, Partition, Report, Snapshot, Start, Status};
-use crate::sys;
+use crate::sync;
 use crate::txn::Transactions;
 use crate::wire::Uuid;
 use crate::wire::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
@@ -104,6 +104,7 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     if let Err(error) = left
         .checkpoints
         .keep(|topic, index| metadata.has(topic, index))
+        .and_then(|()| left.checkpoints.reserve())
     {
         log::warn!("{error}");
     }
@@ -165,7 +166,7 @@ fn make_directory(data: &Path) -> Result<()> {
         } else {
             dir
         };
-        sys::sync_dir(dir).context(|| format!("syncing {}", dir.display()))?;
+        sync::sync_entries(dir).context(|| format!("syncing {}", dir.display()))?;
     }
     Ok(())
 }

@@ -28,6 +28,7 @@ use crate::error::{Context, Error, Result};
 use crate::lock;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use table::{BROKER, BROKER_UNREAD, GROUP, REFUSED, TOPIC, TOPIC_UNREAD};
 
@@ -266,6 +267,12 @@ impl Config {
         self.advertised_listeners.iter().find(|e| e.name == name)
     }
 
+    /// How many connections the client at `ip` may have open.
+    pub fn connections_of(&self, ip: IpAddr) -> usize {
+        let own = self.connections_per_ip_overrides.get(&ip).copied();
+        own.unwrap_or(self.connections_per_ip_max) as usize
+    }
+
     /// One line for each setting that was given and does nothing, and for what trades durability away.
     pub fn notices(&self) -> Vec<String> {
         let given = |row: &Setting| self.given.contains_key(row.name);
@@ -305,6 +312,11 @@ impl Config {
                 "decompression.window.max={} is more than decompression.memory.max={}",
                 self.decompression_window_bytes_max, self.decompression_memory_bytes_max
             )));
+        }
+        if self.connections_per_ip_max == 0 && self.connections_per_ip_overrides.is_empty() {
+            return Err(Error::new(
+                "max.connections.per.ip=0 without max.connections.per.ip.overrides lets nobody in",
+            ));
         }
         groups::check(self)?;
         let controllers = &self.controller_listener_names;

@@ -7,11 +7,11 @@
 //! A default of `None` is "not set". Names are Kafka's, and so are defaults and limits but where a meaning says
 //! otherwise (Kafka 4.0: docs/configuration.html, KIP-1030).
 
-use super::value::{CleanupPolicy, Endpoint, Limits, TimestampType, Typed};
+use super::value::{CleanupPolicy, Endpoint, Limits, PerIp, TimestampType, Typed};
 use super::{Dynamic, Fate, Lookup, Overrides, Setting, Synonym};
 use crate::error::Result;
 use Fate::{Fixed, InForce, NoEffect};
-use Limits::{Any, AtLeast, Between, EachOf, Empty, Endpoints, OneEntry, OneOf};
+use Limits::{Addresses, Any, AtLeast, Between, EachOf, Empty, Endpoints, OneEntry, OneOf};
 use std::path::PathBuf;
 
 macro_rules! rows {
@@ -124,7 +124,9 @@ settings! {
     queued_request_bytes_max: i64, "queued.max.request.bytes" = Some("134217728"), AtLeast(1), InForce("partial_frames_beyond_the_budget_do_not_deadlock"), <- &[],
         "Memory for the requests that are being received or handled, over all connections; who finds it full waits. A request larger than this is refused. Kafka's default is no limit.";
     request_receive_timeout_ms: i64, "request.receive.timeout.ms" = Some("30000"), AtLeast(1), InForce("a_slow_loris_is_closed"), <- &[],
-        "A connection whose half-received request stops coming for so long is closed. Ottla's own.";
+        "A connection whose half-received request stops coming for so long is closed, or one whose request takes so long beyond what its length allows (see request.receive.min.bytes.per.second). Ottla's own.";
+    request_receive_rate_min: i32, "request.receive.min.bytes.per.second" = Some("16384"), AtLeast(1), InForce("a_large_frame_that_trickles_is_closed"), <- &[],
+        "How fast a large request must come at least, on average: a slow line is given that much time. Ottla's own.";
     decompression_window_bytes_max: i64, "decompression.window.max" = Some("8388608"), AtLeast(65536), InForce("a_window_beyond_the_limit_is_refused_with_a_message"), <- &[],
         "The most memory, in bytes, that one batch may state it needs to be opened; a batch that states more is refused. Ottla's own.";
     decompression_memory_bytes_max: i64, "decompression.memory.max" = Some("67108864"), AtLeast(65536), InForce("decompression_bombs_take_no_memory"), <- &[],
@@ -136,9 +138,15 @@ settings! {
     socket_receive_buffer_bytes: i32, "socket.receive.buffer.bytes" = Some("-1"), AtLeast(-1), InForce("socket_buffers_are_as_large_as_they_are_told"), <- &[],
         "A connection's receive buffer; -1: the kernel sizes it. Kafka's default is 102400.";
     connections_max: i32, "max.connections" = Some("10000"), AtLeast(1), InForce("a_flood_of_connections_costs_the_newcomers_alone"), <- &[],
-        "How many connections may be open at once. Each costs a thread, so this is bounded here; Kafka's default is 2147483647.";
-    connections_per_ip_max: i32, "max.connections.per.ip" = Some("2147483647"), AtLeast(0), InForce("connections_are_limited_anew"), <- &[],
-        "How many connections one client address may have open.";
+        "How many connections may be open at once; one that never said anything makes room for another. Each costs a thread once it does, so this is bounded here; Kafka's default is 2147483647.";
+    connections_per_ip_max: i32, "max.connections.per.ip" = Some("5000"), AtLeast(0), InForce("connections_are_limited_anew"), <- &[],
+        "How many connections one client address may have open: by default half of all, so that one host leaves room for others. Kafka's default is 2147483647.";
+    connections_per_ip_overrides: PerIp, "max.connections.per.ip.overrides" = Some(""), Addresses, InForce("some_addresses_have_limits_of_their_own"), <- &[],
+        "The same for single addresses, as ADDRESS:COUNT, separated by commas. Kafka takes host names too.";
+    connection_creation_rate_max: i32, "max.connection.creation.rate" = Some("1000"), AtLeast(1), InForce("connections_beyond_their_rate_wait"), <- &[],
+        "How many connections are accepted a second, on average over quota.window.num samples; more wait in the kernel's queue. Kafka's default is 2147483647.";
+    first_byte_timeout_ms: i64, "connection.first.byte.timeout.ms" = Some("30000"), AtLeast(1), InForce("a_connection_that_never_speaks_is_closed"), <- &[],
+        "A new connection that sends nothing for so long is closed. Ottla's own.";
     connections_idle_ms_max: i64, "connections.max.idle.ms" = Some("600000"), AtLeast(-1), InForce("an_idle_connection_is_closed_and_a_waiting_one_is_not"), <- &[],
         "A connection that waits for nothing and asks nothing for so long is closed; -1: never.";
 

@@ -3,7 +3,9 @@
 //! Invariant: a text that [`Setting::check`](super::Setting::check) passes is read by the field's type without an
 //! error, because both look at the same [`Kind`] and [`Limits`].
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// A setting's type, as Kafka documents it.
@@ -67,6 +69,8 @@ pub enum Limits {
     EachOf(&'static [&'static str]),
     /// A list of exactly one entry.
     OneEntry,
+    /// A list of `ADDRESS:COUNT`.
+    Addresses,
     /// A list of `NAME://HOST:PORT`, or of `HOST:PORT` for the name PLAINTEXT.
     Endpoints,
     Empty,
@@ -96,6 +100,7 @@ impl Limits {
             Limits::OneOf(words) => words.contains(&text),
             Limits::EachOf(words) => entries(text).all(|entry| words.contains(&entry)),
             Limits::OneEntry => entries(text).count() == 1,
+            Limits::Addresses => PerIp::read(text).is_some(),
             Limits::Endpoints => Vec::<Endpoint>::read(text).is_some(),
             Limits::Empty => text.is_empty(),
         }
@@ -112,6 +117,7 @@ impl Limits {
             Limits::OneOf(words) => words.join(" or "),
             Limits::EachOf(words) => format!("{any} of {}", words.join(", ")),
             Limits::OneEntry => "exactly one entry".to_owned(),
+            Limits::Addresses => format!("{any} of ADDRESS:COUNT, separated by commas"),
             Limits::Endpoints => format!("{any} of HOST:PORT or NAME://HOST:PORT"),
             Limits::Empty => "nothing".to_owned(),
         }
@@ -155,6 +161,7 @@ typed! {
     String = Text, |text| Some(text.to_owned());
     PathBuf = List, |text| entries(text).next().map(PathBuf::from);
     Vec<String> = List, |text| Some(entries(text).map(str::to_owned).collect());
+    PerIp = Text, |text| entries(text).map(per_ip).collect();
     Vec<Endpoint> = List, |text| entries(text).map(Endpoint::parse).collect();
     TimestampType = Text, |text| match text {
         "CreateTime" => Some(TimestampType::CreateTime),
@@ -165,6 +172,18 @@ typed! {
         compact: entries(text).any(|e| e == "compact"),
         delete: entries(text).any(|e| e == "delete"),
     });
+}
+
+/// Numbers by address.
+pub type PerIp = BTreeMap<IpAddr, i32>;
+
+/// Reads `ADDRESS:COUNT`; an IPv6 address may stand in brackets.
+fn per_ip(text: &str) -> Option<(IpAddr, i32)> {
+    let (ip, count) = text.rsplit_once(':')?;
+    let inner = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let ip: IpAddr = inner.unwrap_or(ip).trim().parse().ok()?;
+    let count = count.trim().parse().ok().filter(|count| *count >= 0)?;
+    Some((ip.to_canonical(), count))
 }
 
 /// Whose clock a topic's records are stamped with.
@@ -281,6 +300,14 @@ mod tests {
             (Limits::OneEntry, Kind::List, "/a,/b", false),
             (Limits::OneEntry, Kind::List, "", false),
             (Limits::Empty, Kind::List, "0:1", false),
+            (
+                Limits::Addresses,
+                Kind::Text,
+                "10.0.0.1:5, ::1:0,[fe80::1]:7",
+                true,
+            ),
+            (Limits::Addresses, Kind::Text, "localhost:5", false),
+            (Limits::Addresses, Kind::Text, "10.0.0.1:-1", false),
         ];
         for (limits, kind, text, admitted) in cases {
             assert_eq!(limits.admit(kind, text), admitted, "{limits:?} {text:?}");

@@ -7,7 +7,7 @@
 use crate::error::Result;
 use crate::storage::Partition;
 use crate::storage::checkpoint::{
-    LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_offsets,
+    self, LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_offsets,
 };
 use crate::writer::RecoveryPoints;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,11 @@ impl Checkpoints {
         self.save()
     }
 
+    /// Sees to it that log starts can be saved on a disk that is full by then.
+    pub fn reserve(&self) -> Result<()> {
+        checkpoint::reserve_log_starts(&self.data, &self.log_starts)
+    }
+
     /// Takes in log starts, of which none falls; on return they are durable.
     pub fn raise_starts(&mut self, starts: &[(Arc<Partition>, i64)]) -> Result<()> {
         for (partition, start) in starts {
@@ -65,7 +70,7 @@ impl Checkpoints {
             self.starts_unsaved |= start > line;
             *line = *start.max(line);
         }
-        self.save()
+        self.save_starts()
     }
 
     /// Forgets the lines that are not to be kept; on return the files show none of them.
@@ -81,12 +86,17 @@ impl Checkpoints {
     }
 
     fn save(&mut self) -> Result<()> {
+        self.save_starts()?;
         if self.points_unsaved {
             write_offsets(&self.data.join(RECOVERY_POINTS), &self.recovery_points)?;
             self.points_unsaved = false;
         }
+        Ok(())
+    }
+
+    fn save_starts(&mut self) -> Result<()> {
         if self.starts_unsaved {
-            write_offsets(&self.data.join(LOG_STARTS), &self.log_starts)?;
+            checkpoint::write_log_starts(&self.data, &self.log_starts)?;
             self.starts_unsaved = false;
         }
         Ok(())

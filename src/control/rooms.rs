@@ -177,7 +177,7 @@ impl Rooms {
 
     /// Makes the entries of new directories durable.
     pub fn sync(&self) -> Result<()> {
-        sys::sync_dir(&self.data).context(|| format!("syncing {}", self.data.display()))
+        sync::sync_entries(&self.data).context(|| format!("syncing {}", self.data.display()))
     }
 
     /// The job that hands a log to the writer.

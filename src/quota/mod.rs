@@ -10,8 +10,9 @@
 //! <user, client-id> <user, any client-id> <user> <any user, client-id> <any user, any client-id> <any user>
 //! <client-id> <any client-id>
 //! ```
-//! One on a user alone is shared by all of its clients. Request percentage, controller mutation rate and connection
-//! rate are stored and described, and not enforced.
+//! One on a user alone is shared by all of its clients. A connection rate holds for each address that it names, or for
+//! each that no other one names. Request percentage and controller mutation rate are stored and described, and not
+//! enforced; nor is a connection rate of a host by its name.
 
 mod meter;
 
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::lock::{Mutex, Rank};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -44,11 +46,7 @@ pub const CONTROLLER_MUTATION_RATE: &str = "controller_mutation_rate";
 pub const CONNECTION_CREATION_RATE: &str = "connection_creation_rate";
 
 /// The keys that nothing enforces.
-const NOT_ENFORCED: [&str; 3] = [
-    REQUEST_PERCENTAGE,
-    CONTROLLER_MUTATION_RATE,
-    CONNECTION_CREATION_RATE,
-];
+const NOT_ENFORCED: [&str; 2] = [REQUEST_PERCENTAGE, CONTROLLER_MUTATION_RATE];
 
 /// Who every client is.
 const ANONYMOUS: &str = "ANONYMOUS";
@@ -142,13 +140,51 @@ impl Limits {
     }
 }
 
-/// A client-id is known by its hash: it may be 32 KiB long.
-type MeterKey = (Flow, Share, u64);
+/// The connection rates, by address.
+#[derive(Default)]
+struct Rates {
+    by_ip: HashMap<IpAddr, f64>,
+    any_ip: Option<f64>,
+}
+
+impl Rates {
+    fn of(table: &Table) -> Rates {
+        let mut rates = Rates::default();
+        for (entity, values) in table {
+            let Some(rate) = values.get(CONNECTION_CREATION_RATE).copied() else {
+                continue;
+            };
+            match entity.get(IP) {
+                Some(Some(name)) => match name.parse::<IpAddr>() {
+                    Ok(ip) => drop(rates.by_ip.insert(ip.to_canonical(), rate)),
+                    Err(_) => log::warn!(
+                        "quotas: {CONNECTION_CREATION_RATE} of {name} is stored and described, but not enforced: it is no address"
+                    ),
+                },
+                Some(None) => rates.any_ip = Some(rate),
+                None => {}
+            }
+        }
+        rates
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_ip.is_empty() && self.any_ip.is_none()
+    }
+}
+
+/// What a meter counts, and whose, by a hash: a client-id may be 32 KiB long.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum MeterKey {
+    Bytes(Flow, Share, u64),
+    Connections(u64),
+}
 
 struct Metered {
     table: Arc<Table>,
     produce: Limits,
     fetch: Limits,
+    connect: Rates,
     meters: HashMap<MeterKey, Meter>,
     /// When those that count nothing any more were last looked for.
     swept_ms: i64,
@@ -172,6 +208,7 @@ impl Quotas {
             table: Arc::default(),
             produce: Limits::default(),
             fetch: Limits::default(),
+            connect: Rates::default(),
             meters: HashMap::new(),
             swept_ms: 0,
         };
@@ -198,12 +235,13 @@ impl Quotas {
         }
         let produce = Limits::of(&table, PRODUCER_BYTE_RATE);
         let fetch = Limits::of(&table, CONSUMER_BYTE_RATE);
-        let limited = !produce.is_empty() || !fetch.is_empty();
+        let connect = Rates::of(&table);
+        let limited = !produce.is_empty() || !fetch.is_empty() || !connect.is_empty();
         let mut metered = self.metered.lock();
         if !limited {
             metered.meters = HashMap::new();
         }
-        (metered.produce, metered.fetch) = (produce, fetch);
+        (metered.produce, metered.fetch, metered.connect) = (produce, fetch, connect);
         metered.table = Arc::new(table);
         self.limited.store(limited, Ordering::Relaxed);
     }
@@ -247,13 +285,44 @@ impl Quotas {
             Share::User => 0,
             _ => self.hasher.hash_one(client_id),
         };
-        let meter = metered.meter((flow, share, client), window, now_ms);
+        let meter = metered.meter(MeterKey::Bytes(flow, share, client), window, now_ms);
         meter.record(window, bytes, now_ms);
         let delay_ms = meter.delay_ms(window, limit, now_ms);
         if delay_ms > 0 && flow == Flow::Fetch {
             meter.record(window, -bytes, now_ms);
         }
         delay_ms.clamp(0, i32::MAX.into()) as i32
+    }
+
+    /// Counts a connection from `ip`; says for how many milliseconds to hold it before it is closed, 0 if it is
+    /// welcome. One that is not welcome does not count. At most a sample's length, as in Kafka.
+    pub fn record_connection(&self, ip: IpAddr) -> u64 {
+        match self.limited.load(Ordering::Relaxed) {
+            true => self.record_connection_at(ip, self.now_ms()),
+            false => 0,
+        }
+    }
+
+    fn record_connection_at(&self, ip: IpAddr, now_ms: i64) -> u64 {
+        let window = self.window;
+        let mut metered = self.metered.lock();
+        let rates = &metered.connect;
+        let Some(rate) = rates.by_ip.get(&ip).copied().or(rates.any_ip) else {
+            return 0;
+        };
+        let key = MeterKey::Connections(self.hasher.hash_one(ip));
+        let meter = metered.meter(key, window, now_ms);
+        meter.record(window, 1.0, now_ms);
+        let delay_ms = meter.delay_ms(window, rate, now_ms);
+        if delay_ms > 0 {
+            meter.record(window, -1.0, now_ms);
+        }
+        delay_ms.clamp(0, window.sample_ms).unsigned_abs()
+    }
+
+    /// Over what time rates are taken.
+    pub fn window(&self) -> Window {
+        self.window
     }
 
     fn now_ms(&self) -> i64 {
@@ -279,8 +348,11 @@ impl Metered {
                 .retain(|_, meter| !meter.is_quiet(window, now_ms));
             self.swept_ms = now_ms;
         }
-        let (flow, share, _) = key;
-        let key = if full(self) { (flow, share, 0) } else { key };
+        let key = match key {
+            _ if !full(self) => key,
+            MeterKey::Bytes(flow, share, _) => MeterKey::Bytes(flow, share, 0),
+            MeterKey::Connections(_) => MeterKey::Connections(0),
+        };
         self.meters.entry(key).or_default()
     }
 }
@@ -372,6 +444,31 @@ mod tests {
         assert_eq!(quotas.record_at(Flow::Fetch, "c", 100, 0), 0);
         assert!(quotas.record_at(Flow::Fetch, "c", 1, 0) > 0);
         assert_eq!(quotas.record_at(Flow::Fetch, "c", 100, 11_000), 0);
+    }
+
+    #[test]
+    fn connections_are_counted_by_address_and_those_refused_are_not() {
+        let of_ip = |ip: Option<&str>, rate: f64| {
+            let entity = Entity::from([(IP.to_owned(), ip.map(str::to_owned))]);
+            let values = BTreeMap::from([(CONNECTION_CREATION_RATE.to_owned(), rate)]);
+            (entity, values)
+        };
+        let table = [
+            of_ip(None, 1.0),
+            of_ip(Some("10.0.0.1"), 2.0),
+            of_ip(Some("localhost"), 9.0),
+        ];
+        let quotas = quotas(Table::from(table));
+        let connect =
+            |last, now_ms| quotas.record_connection_at(IpAddr::from([10, 0, 0, last]), now_ms);
+        for (last, burst) in [(1, 20), (2, 10), (3, 10)] {
+            assert!((0..burst).all(|_| connect(last, 0) == 0), "{last}");
+            assert!((0..burst).all(|_| connect(last, 0) > 0), "{last}");
+        }
+        assert_eq!(connect(1, 0), 500);
+        assert_eq!(connect(2, 0), 1000);
+        assert_eq!(connect(2, 11_000), 0);
+        assert!(quotas.limit(Flow::Produce, "c").is_none());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::api::fetch::Hints;
 use crate::api::{self, Call, Pending, Reply};
 use crate::broker::Broker;
 use crate::budget::Charge;
+use crate::sys;
 use crate::wire::Writer;
 use crate::wire::primitives::{ELEMENT_BYTES, ELEMENTS_FREE};
 use crate::writer::Caller;
@@ -56,6 +57,8 @@ pub struct Connection {
     out: Writer,
     hints: Hints,
     last_active: Instant,
+    /// For how long a send may wait for the client to take anything.
+    send_limit: Duration,
     /// Until then nothing is read: the client is over its quota.
     muted_until: Option<Instant>,
     /// The peer sends no more, but not all of what it sent was read.
@@ -69,8 +72,11 @@ impl Connection {
     pub fn new(broker: Arc<Broker>, socket: Arc<TcpStream>) -> std::io::Result<Connection> {
         let config = broker.config();
         socket.set_nodelay(true)?;
+        // A client that vanished is missed in the end even while its request waits.
+        sys::keep_alive(&*socket)?;
         // A client that never reads its answer is as idle as one that never asks.
-        socket.set_write_timeout(Some(idle_limit(&broker).max(SEND_LIMIT_MIN)))?;
+        let send_limit = idle_limit(&broker).max(SEND_LIMIT_MIN);
+        socket.set_write_timeout(Some(send_limit))?;
         let input = Input::new(broker.frames.clone(), config.request_bytes_max as usize);
         Ok(Connection {
             local: socket.local_addr()?,
@@ -85,6 +91,7 @@ impl Connection {
             out: Writer::new(),
             hints: Hints::default(),
             last_active: Instant::now(),
+            send_limit,
             muted_until: None,
             peer_ended: false,
             ended: false,
@@ -197,7 +204,8 @@ impl Connection {
     }
 
     fn respond(&mut self, response: &Writer) -> Result<(), Fault> {
-        let sent = reply::send(&self.socket, response, &self.broker.unfolded);
+        let memory = &self.broker.unfolded;
+        let sent = reply::send(&self.socket, response, self.send_limit, memory);
         // A fetch may have waited for longer than an idle connection may, or a half-received request.
         self.last_active = Instant::now();
         self.input.restart_clocks();
@@ -235,7 +243,8 @@ impl Connection {
             self.input.restart_clocks();
         }
         if !self.out.bytes.is_empty() {
-            let sent = reply::send(&self.socket, &self.out, &self.broker.unfolded);
+            let memory = &self.broker.unfolded;
+            let sent = reply::send(&self.socket, &self.out, self.send_limit, memory);
             self.out.bytes.clear();
             sent?;
         }
@@ -311,9 +320,10 @@ impl Connection {
         if !self.pending.is_empty() {
             return None;
         }
-        let limit = Duration::from_millis(self.broker.config().request_receive_timeout_ms as u64);
+        let config = self.broker.config();
+        let limit = Duration::from_millis(config.request_receive_timeout_ms as u64);
         self.input
-            .gives_up_at(limit)
+            .gives_up_at(limit, config.request_receive_rate_min as u32)
             .or_else(|| self.last_active.checked_add(idle_limit(&self.broker)))
     }
 
@@ -329,7 +339,8 @@ impl Connection {
     }
 }
 
-fn idle_limit(broker: &Broker) -> Duration {
+/// How long a connection may wait for nothing and ask nothing.
+pub(super) fn idle_limit(broker: &Broker) -> Duration {
     // Negative: no limit, as in Kafka; a century serves for that.
     let ms = u64::try_from(broker.config().connections_idle_ms_max).unwrap_or(u64::MAX);
     Duration::from_millis(ms.clamp(1, 100 * 365 * 86_400_000))

@@ -2,9 +2,9 @@
 //!
 //! Owns: a connection's bytes that are not yet a whole frame. Small frames come through one small buffer, so
 //! that one `recv` brings what there is; a frame that does not fit there is received into its own memory, which
-//! grows as bytes arrive and is taken from the shared budget before it grows (P7). Invariants: nothing is
-//! allocated for a length that was only announced; a frame that stops coming is given up. Receiving waits for
-//! the budget, never for the socket.
+//! grows as bytes arrive and is taken from the shared budget before it grows (P7). Invariants: a length that was only
+//! announced costs a few KiB; a frame that stops coming, or comes too slowly, is given up. Receiving waits for the
+//! budget, never for the socket, and small frames not for large ones that are not whole.
 
 use crate::budget::{Budget, Charge};
 use crate::sys;
@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 const LENGTH_BYTES: usize = 4;
 /// The small buffer: an idle connection keeps it.
 const SMALL_BYTES: usize = 4096;
-/// The step in which a frame's memory begins.
+/// What is taken of the budget for a frame of which no more than its beginning came: of the default budget, as many as
+/// there may be connections have room.
+const FIRST_BYTES: usize = 8 * 1024;
+/// The step in which a frame's memory goes on.
 const STEP_BYTES: usize = 64 * 1024;
-/// For every so many bytes that came, a frame gets the time limit once more.
-const BYTES_PER_TIME_LIMIT: u32 = 1 << 20;
 
 /// The first bytes of what is often sent to a Kafka port by mistake.
 const HTTP_METHODS: [&[u8; 4]; 5] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI"];
@@ -104,7 +105,7 @@ impl Input {
                 if let Some(clocks) = &mut self.clocks {
                     clocks.first += waited;
                 }
-                let left = large.len - large.bytes.len();
+                let left = large.charge.bytes() as usize - large.bytes.len();
                 sys::receive_now(socket, &mut large.bytes, left)
             }
             None => {
@@ -200,13 +201,13 @@ impl Input {
         });
     }
 
-    /// When a frame that is under way is given up: `limit` after the last byte that came, and at the latest when it
-    /// took `limit`, and once more for each MiB that came.
-    pub fn gives_up_at(&self, limit: Duration) -> Option<Instant> {
+    /// When a frame that is under way is given up: `limit` after the last byte that came, and `limit` after the time
+    /// in which at least `rate_min` bytes a second would have brought what came.
+    pub fn gives_up_at(&self, limit: Duration, rate_min: u32) -> Option<Instant> {
         let received = self.large.as_ref().map_or(0, |large| large.bytes.len());
-        let times = 1 + (received / BYTES_PER_TIME_LIMIT as usize) as u32;
+        let honest = Duration::from_secs((received / rate_min.max(1) as usize) as u64);
         let Clocks { first, last } = self.clocks?;
-        let whole = first.checked_add(limit.saturating_mul(times));
+        let whole = first.checked_add(limit.saturating_add(honest));
         whole.into_iter().chain(last.checked_add(limit)).min()
     }
 
@@ -257,17 +258,23 @@ impl Input {
 }
 
 impl Large {
-    /// Doubles the memory when it is full, up to the frame's length; the budget first. Says how long that waited.
+    /// Takes more of the budget when what was taken is full, up to the frame's length: first a little, then a step,
+    /// then twice as much each time. Says how long that waited.
     fn make_room(&mut self) -> Result<Duration, Fault> {
-        let capacity = self.bytes.capacity();
-        if self.bytes.len() < capacity {
+        let taken = self.charge.bytes() as usize;
+        if self.bytes.len() < taken {
             return Ok(Duration::ZERO);
         }
         let started = Instant::now();
-        let wanted = self.len.min(capacity * 2).max(STEP_BYTES.min(self.len));
+        let wanted = match taken {
+            0 => FIRST_BYTES,
+            _ => STEP_BYTES.max(taken * 2),
+        };
+        let wanted = wanted.min(self.len);
         self.charge
-            .grow((wanted - capacity) as u64)
+            .grow_unfinished((wanted - taken) as u64)
             .map_err(|_| Fault::Stopping)?;
+        // No more than was taken: the allocator's own pages have been touched before.
         self.bytes.reserve_exact(wanted - self.bytes.len());
         Ok(started.elapsed())
     }
@@ -337,7 +344,7 @@ mod tests {
         }
     }
 
-    /// P7: a frame that is only announced takes a step of the budget, not its length.
+    /// P7: a frame that is only announced takes a little of the budget, not its length.
     #[test]
     fn an_announced_length_allocates_nothing() {
         let (mut far, near) = pair();
@@ -348,7 +355,32 @@ mod tests {
             input.fill(&near).unwrap();
         }
         assert!(input.next_frame().unwrap().is_none());
-        assert!(budget.used() <= STEP_BYTES as u64);
+        assert!(budget.used() <= FIRST_BYTES as u64);
+    }
+
+    /// A hundred seconds' worth of bytes may take a hundred seconds more than the limit, if none of them is late.
+    #[test]
+    fn a_slow_line_gets_time_for_what_it_brought() {
+        let (mut far, near) = pair();
+        let mut input = Input::new(Budget::new(1 << 20), 1 << 20);
+        far.write_all(&500_000i32.to_be_bytes()).unwrap();
+        far.write_all(&[0; 100_000]).unwrap();
+        let received = |input: &Input| input.large.as_ref().map_or(0, |large| large.bytes.len());
+        while received(&input) < 100_000 {
+            input.fill(&near).unwrap();
+            assert!(input.next_frame().unwrap().is_none());
+        }
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds));
+        let first = ago(105).unwrap();
+        let gives_up_in = |input: &mut Input, last: Instant, rate_min| {
+            input.clocks = Some(Clocks { first, last });
+            let at = input.gives_up_at(Duration::from_secs(30), rate_min);
+            at.unwrap().checked_duration_since(Instant::now())
+        };
+        let now = Instant::now();
+        assert!(gives_up_in(&mut input, now, 1000).is_some());
+        assert!(gives_up_in(&mut input, ago(31).unwrap(), 1000).is_none());
+        assert!(gives_up_in(&mut input, now, 10_000).is_none());
     }
 
     #[test]

@@ -21,12 +21,14 @@ use super::aborted::{self, Aborted};
 use super::checkpoint::{self, LEADER_EPOCHS, PARTITION_METADATA};
 use super::descriptors::Kind as FileKind;
 use super::index::{self, OffsetEntry, TimeEntry};
+use super::old_format;
 use super::producers::{Limit, Producers};
 pub use super::scan::Pace;
 use super::scan::{Bounds, Scanner};
 use super::segment::{self, Extent, offset_in_name};
 use super::snapshot;
 use super::view::ReadError;
+use crate::batch::Header;
 use crate::error::{Context, Result};
 use indexes::Indexes;
 use std::fmt;
@@ -67,6 +69,10 @@ pub enum Kind {
     Hint(&'static str),
     /// Small state that cannot be read. A start goes on without it.
     State,
+    /// A batch of these offsets whose CRC is right, and what is wrong with its records: they were written so.
+    Records(Range<i64>, String),
+    /// Messages of this format, which is not read, from here on: see `old_format`.
+    Format(u8),
 }
 
 impl fmt::Display for Finding {
@@ -90,6 +96,18 @@ impl fmt::Display for Finding {
             ),
             Kind::Hint(what) => write!(f, "{path}, bytes {start}..{end}: {what}"),
             Kind::State => write!(f, "{path}: garbled"),
+            Kind::Records(offsets, what) => {
+                write!(
+                    f,
+                    "offsets {offsets:?}: {what}: {path}, bytes {start}..{end}"
+                )
+            }
+            Kind::Format(magic) => {
+                write!(
+                    f,
+                    "messages of format {magic}, which is not read: {path}, byte {start}"
+                )
+            }
         }
     }
 }
@@ -216,6 +234,9 @@ fn hint(path: PathBuf, what: &'static str) -> Finding {
     }
 }
 
+/// Looks into a batch, in place, whose CRC is right; says what is wrong with its records.
+pub type Look<'a> = &'a mut dyn FnMut(&Subject, u32, &Header) -> io::Result<Option<String>>;
+
 /// A look at the segments of one log, in order.
 pub struct Audit {
     compacted: bool,
@@ -255,6 +276,19 @@ impl Audit {
     /// # Errors
     /// The disk's, or those of `pace`.
     pub fn segment(&mut self, subject: &Subject, pace: Pace<'_>) -> io::Result<Vec<Finding>> {
+        self.segment_with(subject, pace, &mut |_, _, _| Ok(None))
+    }
+
+    /// As [`Audit::segment`], and at the records of each batch too.
+    ///
+    /// # Errors
+    /// The disk's, or those of `pace` or `look`.
+    pub fn segment_with(
+        &mut self,
+        subject: &Subject,
+        pace: Pace<'_>,
+        look: Look<'_>,
+    ) -> io::Result<Vec<Finding>> {
         let mut findings = Vec::new();
         let mut indexes = Indexes::open(subject);
         let from = self.end.unwrap_or(subject.base_offset);
@@ -270,6 +304,12 @@ impl Audit {
             let good = match scanner.batch_at(position, &bounds)? {
                 Some(header) => Some((position, header)),
                 None => {
+                    if let Some(magic) =
+                        old_format::magic_at(&subject.log, position, subject.bytes)?
+                    {
+                        findings.push(finding(subject, position..position, Kind::Format(magic)));
+                        return Ok(findings);
+                    }
                     let good = scanner.next_good(position, &bounds)?;
                     let end = good.map_or(subject.bytes, |(place, _)| place);
                     let next = good.map(|(_, header)| header.base_offset);
@@ -291,6 +331,10 @@ impl Audit {
             indexes.judge(self, place as u32, &header)?;
             bounds.from = header.last_offset() + 1;
             position = place + header.total_bytes() as u64;
+            if let Some(what) = look(subject, place as u32, &header)? {
+                let kind = Kind::Records(header.base_offset..bounds.from, what);
+                findings.push(finding(subject, place..position, kind));
+            }
         }
         let hole = bounds.from..subject.end_offset;
         if subject.sealed && !self.compacted && !hole.is_empty() && findings.len() < FINDINGS_MAX {
@@ -298,7 +342,8 @@ impl Audit {
         }
         self.end = Some(bounds.from);
         self.replayed = std::mem::take(&mut indexes.replayed);
-        if !findings.iter().any(|f| matches!(f.kind, Kind::Batches(_))) {
+        let is_bad = |f: &Finding| matches!(f.kind, Kind::Batches(_) | Kind::Tail(_));
+        if !findings.iter().any(is_bad) {
             findings.extend(indexes.end()?);
         }
         Ok(findings)
@@ -321,18 +366,18 @@ fn lost(
     if matches!(kind, Kind::Tail(_)) && is_zero(&subject.log, &bytes)? {
         return Ok(None);
     }
-    Ok(Some(Finding {
-        path: subject.path(".log"),
-        bytes,
-        kind,
-    }))
+    Ok(Some(finding(subject, bytes, kind)))
 }
 
 fn gap(subject: &Subject, position: u64, offsets: Range<i64>) -> Finding {
+    finding(subject, position..position, Kind::Gap(offsets))
+}
+
+fn finding(subject: &Subject, bytes: Range<u64>, kind: Kind) -> Finding {
     Finding {
         path: subject.path(".log"),
-        bytes: position..position,
-        kind: Kind::Gap(offsets),
+        bytes,
+        kind,
     }
 }
 
@@ -385,31 +430,46 @@ pub fn small_files(dir: &Path) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// The extent of a log that was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outline {
+    /// Its segments.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The offset after its last batch; the largest of all where bad bytes are the last thing in it.
+    pub end: i64,
+}
+
 /// Looks at all files of a partition that no broker holds; hands on what it finds, segment by segment.
 ///
 /// # Errors
-/// The disk's, or those of `pace`.
+/// The disk's, or those of `pace` or `look`.
 pub fn directory(
     dir: &Path,
     compacted: bool,
     pace: Pace<'_>,
+    look: Look<'_>,
     mut found: impl FnMut(Finding),
-) -> Result<()> {
+) -> Result<Outline> {
     let what = || format!("listing {}", dir.display());
     let mut bases = Vec::new();
     for entry in fs::read_dir(dir).context(what)? {
         bases.extend(offset_in_name(&entry.context(what)?.file_name(), ".log"));
     }
     bases.sort_unstable();
-    let mut audit = Audit::new(compacted);
+    let (mut audit, mut outline) = (Audit::new(compacted), Outline::default());
     for (i, base) in bases.iter().enumerate() {
         let subject = Subject::open(dir, *base, bases.get(i + 1).copied())?;
-        let findings = audit.segment(&subject, pace);
+        let findings = audit.segment_with(&subject, pace, look);
         let what = || format!("reading {}", subject.path(".log").display());
         findings.context(what)?.into_iter().for_each(&mut found);
+        outline.segments += 1;
+        outline.bytes += subject.bytes;
     }
+    outline.end = audit.end.unwrap_or(0);
     small_files(dir)?.into_iter().for_each(found);
-    Ok(())
+    Ok(outline)
 }
 
 #[cfg(test)]

@@ -10,9 +10,14 @@ use std::os::unix::fs::FileExt;
 fn look(rig: &Rig) -> Vec<Finding> {
     let mut findings = Vec::new();
     let dir = rig.dir.path();
-    directory(dir, rig.settings.compacted, &mut |_| Ok(()), |f| {
-        findings.push(f)
-    })
+    let mut pace = |_| Ok(());
+    directory(
+        dir,
+        rig.settings.compacted,
+        &mut pace,
+        &mut |_, _, _| Ok(None),
+        |f| findings.push(f),
+    )
     .unwrap();
     findings
 }

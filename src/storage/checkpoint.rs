@@ -25,38 +25,88 @@
 //!
 //! The clean-shutdown marker is here too: `{"version":0,"brokerEpoch":-1}`, as Kafka writes it.
 //!
+//! The log starts are what makes room on a full disk (L4), so they need none to be written: a file of old bytes,
+//! `log-start-offset-checkpoint.spare`, is kept to write them over, and the generation before the previous one takes its
+//! place. (On a filesystem that never writes in place it does not help, and a DeleteRecords may be refused.)
+//!
 //! In a directory that was just made there is no old state to keep: there a file is written as it is, and synced with
 //! the directory.
 //!
 //! Invariants: until the last rename the old state is whole and in place; a failed write (a full disk) changes
-//! nothing and is the caller's to report, never a reason to stop. Sources: Kafka's `CheckpointFile`,
+//! nothing and is the caller's to report, never a reason to stop; so is a sync that fails before anything is in place.
+//! That of the directory, which others share, is final (P6). Sources: Kafka's `CheckpointFile`,
 //! `PartitionMetadataFile`, `MetaProperties`.
 
 use crate::error::{Context, Result};
-use crate::sys;
+use crate::sync;
 use crate::wire::primitives::Uuid;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Replaces the file `path` by `bytes`, the old one kept as `.previous`; on return the new one is durable.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_unnamed(path, bytes)?;
     let dir = path.parent().unwrap_or(Path::new("."));
-    sys::sync_dir(dir).context(|| format!("syncing {}", dir.display()))
+    sync::sync_entries(dir).context(|| format!("syncing {}", dir.display()))
 }
 
 /// Likewise, but until the directory is synced a power cut may bring back the old one.
 fn write_unnamed(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = with_suffix(path, ".tmp");
-    let result = replace(path, &temporary, bytes);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        put_in_place(path, &temporary, &file)
+    };
+    let result = write();
     if result.is_err() {
         // A full disk must not stay full because of the attempt; this file was never in place.
         let _ = fs::remove_file(&temporary);
     }
     result.context(|| format!("writing {}", path.display()))
+}
+
+/// As [`write`], over the bytes of the spare file.
+fn write_over_spare(path: &Path, bytes: &[u8]) -> Result<()> {
+    let [temporary, spare] = [".tmp", SPARE].map(|suffix| with_suffix(path, suffix));
+    let _ = fs::rename(&spare, &temporary);
+    let write = || {
+        let mut file = open_spare(&temporary)?;
+        file.write_all(bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        // Unless it is the last whole one.
+        if path.exists() {
+            rename_if_there(&with_suffix(path, ".previous"), &spare)?;
+        }
+        put_in_place(path, &temporary, &file)
+    };
+    let result = write();
+    if result.is_err() {
+        let _ = fs::rename(&temporary, &spare);
+    }
+    result.context(|| format!("writing {}", path.display()))?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    sync::sync_entries(dir).context(|| format!("syncing {}", dir.display()))
+}
+
+fn open_spare(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).open(path)
+}
+
+/// Sees to it that the spare file holds so many bytes and some more: that many lines may come before the next one.
+fn grow_spare(path: &Path, bytes: usize) -> Result<()> {
+    let spare = with_suffix(path, SPARE);
+    let grow = || {
+        let mut file = open_spare(&spare)?;
+        let there = file.seek(SeekFrom::End(0))? as usize;
+        let lacking = (bytes + SPARE_BYTES).saturating_sub(there);
+        file.write_all(&vec![0; lacking])
+    };
+    grow().context(|| format!("writing {}", spare.display()))
 }
 
 /// Writes a file that is not there yet, and gives it to be synced.
@@ -69,16 +119,18 @@ fn create(path: &Path, text: &str) -> Result<File> {
     write().context(|| format!("writing {}", path.display()))
 }
 
-fn replace(path: &Path, temporary: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(temporary)?;
-    file.write_all(bytes)?;
+fn put_in_place(path: &Path, temporary: &Path, file: &File) -> std::io::Result<()> {
     // L9, L10: neither name may show bytes that a power cut can take back.
     file.sync_all()?;
-    match fs::rename(path, previous(path)) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    rename_if_there(path, &previous(path))?;
     fs::rename(temporary, path)
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> std::io::Result<()> {
+    match fs::rename(from, to) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Reads the file `path` through `parse`, or its previous generation if the newest does not parse or is missing.
@@ -159,35 +211,65 @@ pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// Kafka's file of where each log's uncompacted part begins, in the data directory.
 pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 
+const SPARE: &str = ".spare";
+/// What the spare file holds beyond the text that it last replaced.
+const SPARE_BYTES: usize = 4096;
+
 /// Reads an offset checkpoint; empty if there is none.
 pub fn read_offsets(path: &Path) -> Result<Offsets> {
-    let parse = |text: &str| {
-        let line = |line: &str| {
-            let mut words = line.split_ascii_whitespace();
-            let topic = words.next()?.to_owned();
-            let partition = words.next()?.parse().ok()?;
-            let offset = words.next()?.parse().ok()?;
-            words
-                .next()
-                .is_none()
-                .then_some(((topic, partition), offset))
-        };
-        unsealed(text)?;
-        let lines = checkpoint_lines(text)?.into_iter();
-        let partitions = lines.filter(|line| !line.starts_with(CRC_LINE));
-        partitions.map(line).collect()
+    Ok(read(path, parse_offsets)?.unwrap_or_default())
+}
+
+/// What an offset checkpoint says, if it is whole.
+pub fn parse_offsets(text: &str) -> Option<Offsets> {
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let topic = words.next()?.to_owned();
+        let partition = words.next()?.parse().ok()?;
+        let offset = words.next()?.parse().ok()?;
+        words
+            .next()
+            .is_none()
+            .then_some(((topic, partition), offset))
     };
-    Ok(read(path, parse)?.unwrap_or_default())
+    unsealed(text)?;
+    let lines = checkpoint_lines(text)?.into_iter();
+    let partitions = lines.filter(|line| !line.starts_with(CRC_LINE));
+    partitions.map(line).collect()
 }
 
 /// Writes an offset checkpoint.
 pub fn write_offsets(path: &Path, offsets: &Offsets) -> Result<()> {
+    write(path, offset_lines(offsets).as_bytes())
+}
+
+/// Writes the offset checkpoint of log starts, on a full disk too.
+pub fn write_log_starts(data: &Path, starts: &Offsets) -> Result<()> {
+    let (path, text) = (data.join(LOG_STARTS), offset_lines(starts));
+    write_over_spare(&path, text.as_bytes())?;
+    // What cannot be had now is no matter of this one.
+    let _ = grow_spare(&path, text.len());
+    Ok(())
+}
+
+/// Makes the spare file of the log starts while there may be room, and in a new directory the two generations that will
+/// take its place.
+pub fn reserve_log_starts(data: &Path, starts: &Offsets) -> Result<()> {
+    let path = data.join(LOG_STARTS);
+    if !path.exists() {
+        write_log_starts(data, starts)?;
+        write_log_starts(data, starts)?;
+    }
+    grow_spare(&path, offset_lines(starts).len())
+}
+
+fn offset_lines(offsets: &Offsets) -> String {
     // The line with the CRC is one of them.
     let mut text = format!("0\n{}\n", offsets.len() + 1);
     for ((topic, partition), offset) in offsets {
         let _ = writeln!(text, "{topic} {partition} {offset}");
     }
-    write(path, sealed(text).as_bytes())
+    sealed(text)
 }
 
 /// Where a leader epoch begins.
@@ -298,7 +380,8 @@ pub fn read_meta_properties(data: &Path) -> Result<Vec<MetaProperties>> {
     Ok(newest.into_iter().chain(older).collect())
 }
 
-fn parse_meta_properties(text: &str) -> Option<MetaProperties> {
+/// What a `meta.properties` says, if it is whole.
+pub fn parse_meta_properties(text: &str) -> Option<MetaProperties> {
     let mut values = BTreeMap::new();
     for line in unsealed(text)?.lines().map(str::trim_start) {
         if !line.is_empty() && !line.starts_with(['#', '!']) {
@@ -310,9 +393,15 @@ fn parse_meta_properties(text: &str) -> Option<MetaProperties> {
         Some(id) => Some(id.parse().ok()?),
         None => None,
     };
-    (values.get("version")? == "1").then_some(MetaProperties {
+    let node_id = match &**values.get("version")? {
+        "1" => "node.id",
+        // Of Kafka with ZooKeeper.
+        "0" => "broker.id",
+        _ => return None,
+    };
+    Some(MetaProperties {
         cluster_id: values.get("cluster.id")?.clone(),
-        node_id: values.get("node.id")?.parse().ok()?,
+        node_id: values.get(node_id)?.parse().ok()?,
         directory_id,
     })
 }
@@ -343,7 +432,7 @@ pub fn write_clean_shutdown(data: &Path) -> Result<()> {
 pub fn take_clean_shutdown(data: &Path) -> Result<bool> {
     let path = data.join(CLEAN_SHUTDOWN);
     let take = || match fs::remove_file(&path) {
-        Ok(()) => sys::sync_dir(data).map(|()| true),
+        Ok(()) => sync::sync_entries(data).map(|()| true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     };
@@ -351,155 +440,5 @@ pub fn take_clean_shutdown(data: &Path) -> Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_clean_shutdown_marker_counts_once() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(!take_clean_shutdown(dir.path()).unwrap());
-        for _ in 0..2 {
-            write_clean_shutdown(dir.path()).unwrap();
-            assert!(take_clean_shutdown(dir.path()).unwrap());
-            assert!(!take_clean_shutdown(dir.path()).unwrap());
-        }
-    }
-
-    fn offsets(pairs: &[(&str, i32, i64)]) -> Offsets {
-        pairs
-            .iter()
-            .map(|&(topic, partition, offset)| ((topic.to_owned(), partition), offset))
-            .collect()
-    }
-
-    #[test]
-    fn offsets_are_kafkas_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(RECOVERY_POINTS);
-        assert!(read_offsets(&path).unwrap().is_empty());
-        let some = offsets(&[("a.b_c-d", 0, 4711), ("x", 12, 0)]);
-        write_offsets(&path, &some).unwrap();
-        let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text, "0\n3\na.b_c-d 0 4711\nx 12 0\n#crc32c 0 2040911574\n");
-        assert_eq!(read_offsets(&path).unwrap(), some);
-        // Kafka's own says nothing of its bytes.
-        fs::write(&path, "0\n2\na.b_c-d 0 4711\nx 12 0\n").unwrap();
-        assert_eq!(read_offsets(&path).unwrap(), some);
-        write_offsets(&path, &Offsets::new()).unwrap();
-        assert_eq!(read_offsets(&path).unwrap(), Offsets::new());
-    }
-
-    #[test]
-    fn a_torn_or_missing_newest_gives_the_previous_generation() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LOG_STARTS);
-        let (old, new) = (offsets(&[("t", 0, 1)]), offsets(&[("t", 0, 22)]));
-        write_offsets(&path, &old).unwrap();
-        write_offsets(&path, &new).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for len in 1..whole.len() {
-            fs::write(&path, &whole[..len]).unwrap();
-            assert_eq!(read_offsets(&path).unwrap(), old, "torn at {len}");
-        }
-        fs::write(&path, vec![0; whole.len()]).unwrap();
-        assert_eq!(read_offsets(&path).unwrap(), old, "zero-filled");
-        // The power went between the two renames.
-        fs::remove_file(&path).unwrap();
-        assert_eq!(read_offsets(&path).unwrap(), old);
-    }
-
-    /// Whatever bit of the newest is flipped, it is not believed for something that was never written.
-    #[test]
-    fn a_flipped_bit_gives_the_newest_or_the_previous_generation() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LOG_STARTS);
-        let (old, new) = (offsets(&[("t", 0, 1)]), offsets(&[("t", 0, 4711)]));
-        write_offsets(&path, &old).unwrap();
-        write_offsets(&path, &new).unwrap();
-        let meta = MetaProperties {
-            cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".to_owned(),
-            node_id: 1,
-            directory_id: Some(Uuid([7; 16])),
-        };
-        write_meta_properties(dir.path(), &meta).unwrap();
-        let starts_are_right = || {
-            let mut read = read_offsets(&path).unwrap();
-            // What is left of the line with the CRC is of no partition.
-            read.retain(|(topic, _), _| topic == "t");
-            read == old || read == new
-        };
-        let meta_is_right = || {
-            let read = read_meta_properties(dir.path()).unwrap();
-            !read.is_empty() && read.iter().all(|read| *read == meta)
-        };
-        let cases: [(&str, &dyn Fn() -> bool); 2] = [
-            (LOG_STARTS, &starts_are_right),
-            (META_PROPERTIES, &meta_is_right),
-        ];
-        for (name, is_right) in cases {
-            let path = dir.path().join(name);
-            let whole = fs::read(&path).unwrap();
-            for bit in 0..whole.len() * 8 {
-                let mut flipped = whole.clone();
-                flipped[bit / 8] ^= 1 << (bit % 8);
-                fs::write(&path, &flipped).unwrap();
-                assert!(is_right(), "{name}, bit {bit}");
-            }
-        }
-    }
-
-    /// strimzi#7484: a full disk while a checkpoint is written must not end the broker, nor lose the old one.
-    #[test]
-    fn a_failed_write_keeps_the_old_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(LOG_STARTS);
-        let old = offsets(&[("t", 0, 1)]);
-        write_offsets(&path, &old).unwrap();
-        // The temporary file cannot be made: a directory is in its place.
-        fs::create_dir(dir.path().join("log-start-offset-checkpoint.tmp")).unwrap();
-        assert!(write_offsets(&path, &offsets(&[("t", 0, 2)])).is_err());
-        assert_eq!(read_offsets(&path).unwrap(), old);
-    }
-
-    #[test]
-    fn epochs_must_rise() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |epoch, start_offset| EpochStart {
-            epoch,
-            start_offset,
-        };
-        write_epochs(dir.path(), &[at(0, 0), at(3, 70)]).unwrap();
-        let text = fs::read_to_string(dir.path().join(LEADER_EPOCHS)).unwrap();
-        assert_eq!(text, "0\n2\n0 0\n3 70\n");
-        assert_eq!(read_epochs(dir.path()).unwrap(), [at(0, 0), at(3, 70)]);
-        fs::write(dir.path().join(LEADER_EPOCHS), "0\n2\n3 0\n0 70\n").unwrap();
-        assert!(read_epochs(dir.path()).unwrap().is_empty());
-    }
-
-    #[test]
-    fn topic_id_and_meta_properties_round_trip() {
-        let dir = tempfile::tempdir().unwrap();
-        let id = Uuid([7; 16]);
-        assert_eq!(read_topic_id(dir.path()).unwrap(), None);
-        write_topic_id(dir.path(), id).unwrap();
-        assert_eq!(read_topic_id(dir.path()).unwrap(), Some(id));
-        let meta = MetaProperties {
-            cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".to_owned(),
-            node_id: 1,
-            directory_id: Some(id),
-        };
-        write_meta_properties(dir.path(), &meta).unwrap();
-        let both = [meta.clone(), meta];
-        assert_eq!(read_meta_properties(dir.path()).unwrap(), both);
-    }
-
-    #[test]
-    fn kafkas_own_meta_properties_are_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = "#\n#Mon Nov 23 01:00:00 UTC 2026\ncluster.id=a\\=b\nnode.id=7\nversion=1\n";
-        fs::write(dir.path().join(META_PROPERTIES), text).unwrap();
-        let meta = read_meta_properties(dir.path()).unwrap().remove(0);
-        assert_eq!((meta.cluster_id.as_str(), meta.node_id), ("a=b", 7));
-        assert_eq!(meta.directory_id, None);
-    }
-}
+#[path = "checkpoint_tests.rs"]
+mod tests;

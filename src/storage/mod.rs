@@ -3,7 +3,7 @@
 //! Reading order: [`segment`] (a file of batches, and what readers know of it), [`index`], [`log`] with
 //! `active` and `append` (the writer's hands), [`view`] and [`times`] (what readers search), [`producers`] and [`snapshot`],
 //! [`checkpoint`], [`descriptors`], [`retention`], [`trash`], [`compaction`], [`recovery`] with `reopen`,
-//! `replay`, `pass`, `scan` and `repair`, and last [`audit`] and [`mend`].
+//! `replay`, `pass`, `scan`, `repair` and `old_format`, and last [`audit`] and [`mend`].
 //!
 //! Invariants: only the writer thread holds a [`Log`]; readers hold immutable [`View`]s and never see a byte beyond
 //! the high watermark; a byte below the synced end is never cut; record bytes are never read to serve a fetch.
@@ -26,6 +26,7 @@
 //! | `*.deleted` | a removal that was decided | removed |
 //! | `*.torn` | what recovery cut from the tail (L2) | kept: evidence for people |
 //! | `*.quarantine` | rotten bytes that recovery or the scrub took out | kept: evidence for people |
+//! | `<offset>-<epoch>.checkpoint` | Kafka's snapshot of the catalog, in `__cluster_metadata-0` | read if the log does not begin at 0 |
 //! | anything else | not ours | left alone, with one warning if it ends in `.log` |
 //!
 //! `<base>` and `<offset>` are twenty digits, so that names sort as numbers. The log start may lie inside a segment
@@ -41,6 +42,7 @@ pub mod descriptors;
 pub mod index;
 pub mod log;
 pub mod mend;
+mod old_format;
 pub mod partition;
 mod pass;
 pub mod producers;

@@ -9,9 +9,9 @@ use super::checkpoint::{self, EpochStart};
 use super::producers::Producers;
 use super::recovery::{Cut, Opened, Report, Start};
 use super::reopen::{Files, Found, Place, largest_timestamp, marker};
-use super::repair;
 use super::scan::{Bounds, Scanner};
-use super::segment::Extent;
+use super::segment::{Extent, Segment};
+use super::{old_format, repair};
 use crate::batch::Header;
 use crate::error::{Context, Result};
 use crate::sys;
@@ -76,7 +76,8 @@ impl<'p> Pass<'p> {
             snapshots,
         } = place.find(start)?;
         let ends = found.iter().skip(1).map(|f| f.segment.base_offset());
-        let trusted = ends.take_while(|&end| end <= recovery_point).count();
+        // One that ends at the point was still written to when that was saved: its indexes may not be durable.
+        let trusted = ends.take_while(|&end| end < recovery_point).count();
         let read = found.split_off(trusted);
         let first_offset = read[0].segment.base_offset();
         let mut closed = place.closed(&found, first_offset, report)?;
@@ -118,8 +119,7 @@ impl<'p> Pass<'p> {
                 self.tail = Tail::new(bounds.base);
                 self.entries = Entries::default();
             }
-            self.read(at, &file, bytes, bounds)
-                .context(|| format!("reading {}", segment.path(".log").display()))?;
+            self.read(at, &segment, &file, bytes, bounds)?;
             // L9, P6: through the descriptor that wrote.
             sys::sync_data(&file).context(|| format!("syncing {}", self.place.dir.display()))?;
             if let Some(next) = next {
@@ -141,15 +141,24 @@ impl<'p> Pass<'p> {
     }
 
     /// Reads one segment batch by batch.
-    fn read(&mut self, at: usize, file: &File, size: u64, mut bounds: Bounds) -> io::Result<()> {
+    fn read(
+        &mut self,
+        at: usize,
+        segment: &Segment,
+        file: &File,
+        size: u64,
+        mut bounds: Bounds,
+    ) -> Result<()> {
+        let what = || format!("reading {}", segment.path(".log").display());
         let mut scanner = Scanner::new(file, size, self.recovery_point);
         let mut position = 0;
         while position < size {
             self.say_progress(position);
-            let good = match scanner.batch_at(position, &bounds)? {
+            let good = match scanner.batch_at(position, &bounds).context(what)? {
                 Some(header) => Some((position, header)),
                 None => {
-                    let good = scanner.next_good(position, &bounds)?;
+                    old_format::refuse(segment, file, position, size)?;
+                    let good = scanner.next_good(position, &bounds).context(what)?;
                     let end = good.map_or(size, |(place, _)| place);
                     self.add_bad(at, position..end);
                     good
@@ -158,12 +167,12 @@ impl<'p> Pass<'p> {
             let Some((place, header)) = good else {
                 break;
             };
-            self.add_good(file, place, &header)?;
+            self.add_good(file, place, &header).context(what)?;
             position = place + header.total_bytes() as u64;
             self.last_good = self.before + position;
             bounds.from = self.end;
         }
-        scanner.finish()
+        scanner.finish().context(what)
     }
 
     fn say_progress(&mut self, position: u64) {

@@ -9,12 +9,13 @@
 //! | … and the active segment's last batch ends where the file does | indexes are checked, the missing rebuilt |
 //! | … and it does not | the stop was not clean for this log: as below |
 //! | **unclean start**: a segment that ends before the recovery point | trusted, as above |
-//! | a segment that reaches past it | every batch is read, its CRC checked; past the recovery point the same bytes are written back in place and synced (P6); indexes and producer state are rebuilt |
+//! | a segment that reaches to it or past it | every batch is read, its CRC checked; past the recovery point the same bytes are written back in place and synced (P6); indexes and producer state are rebuilt |
 //! | the log ends before the recovery point, clean start or not | all segments are read; what was synced is gone: the offsets up to the recovery point are a gap, behind which the log goes on in a new segment |
 //! | no segment at all | an empty one is made at the log start; then as above |
 //! | the log start lies beyond the end | an empty segment is made there; what lies before is not served |
 //! | the log start lies before the first segment | it is the first segment's base offset |
 //! | whole segments lie below the log start | removed, once the writer has the log (L4) |
+//! | a message of a format before v2, its own CRC right, wherever a batch should begin | the partition is offline and stays as it is: `old_format` |
 //! | in the last segment: bad bytes, and no batch after them | **tear**: cut, kept as `.torn`; zeros at the end are cut and not kept |
 //! | in the last segment: bad bytes at or past the recovery point, the last batch after them ends within T | **tear** likewise, with what follows |
 //! | any other bad bytes; those in an earlier segment always, since a segment is synced before the next one is begun | **rot**: taken out, kept as `.quarantine`; the offsets are a gap that consumers step over; producers known before it may go on with any sequence |

@@ -13,7 +13,7 @@ use super::recovery::{Opened, Report, Start};
 use super::retention::last_append_ms;
 use super::scan::{Bounds, Scanner};
 use super::segment::{Extent, Segment, header_at};
-use super::{LogSettings, Shared, repair, times};
+use super::{LogSettings, Shared, old_format, repair, times};
 use crate::batch::marker::Marker;
 use crate::batch::{Header, records};
 use crate::compress::Decoders;
@@ -166,7 +166,7 @@ impl Place<'_> {
             extent.bytes = *bytes as u32;
             extent.end_offset = next.map_or(end, |n| n.segment.base_offset());
             let file = self.file(segment)?;
-            match self.indexes(&extent, &file).context(what)? {
+            match self.indexes(&extent, &file) {
                 Some(indexes) => {
                     extent.index_count = indexes.offsets;
                     extent.last_index = indexes.last_offset;
@@ -185,7 +185,9 @@ impl Place<'_> {
                         .grow(&mut tail, &extent, &file, &mut entries)
                         .context(what)?
                     {
-                        log::error!("{}: bad at byte {}", what(), tail.bytes);
+                        let at = u64::from(tail.bytes);
+                        old_format::refuse(segment, &file, at, *bytes)?;
+                        log::error!("{}: bad at byte {at}", what());
                     }
                     let active = self.rebuilt(segment, tail, &mut entries, true);
                     extent = Extent {
@@ -201,8 +203,17 @@ impl Place<'_> {
         Ok(closed)
     }
 
-    /// What a segment's index files hold; nothing if they are missing, or contradict the log.
-    fn indexes(&self, extent: &Extent, file: &File) -> io::Result<Option<Indexes>> {
+    /// What a segment's index files hold; nothing if they are missing, contradict the log, or cannot be read, or made on
+    /// a full disk: they are hints (P9).
+    fn indexes(&self, extent: &Extent, file: &File) -> Option<Indexes> {
+        self.read_indexes(extent, file).unwrap_or_else(|error| {
+            let path = extent.segment.path(".index");
+            log::warn!("{}: {error}; it is made anew", path.display());
+            None
+        })
+    }
+
+    fn read_indexes(&self, extent: &Extent, file: &File) -> io::Result<Option<Indexes>> {
         let mut indexes = Indexes {
             offsets: 0,
             last_offset: OffsetEntry::default(),
@@ -386,7 +397,7 @@ fn active(place: &Place<'_>, found: &Found, report: &mut Report) -> io::Result<O
     whole.end_offset = i64::MAX;
     let mut tail = Tail::new(segment.base_offset());
     let mut entries = Entries::default();
-    let indexes = place.indexes(&whole, &file)?;
+    let indexes = place.indexes(&whole, &file);
     if let Some(indexes) = &indexes {
         resume(&mut tail, indexes, &whole, &file, place.decoders)?;
     }

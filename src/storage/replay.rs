@@ -3,6 +3,7 @@
 //!
 //! Invariant: what is replayed is what appending had made; a hole that compaction left is no gap.
 
+use super::SyncItem;
 use super::aborted::{self, Aborted};
 use super::descriptors::Kind;
 use super::index;
@@ -13,6 +14,7 @@ use super::segment::{Extent, header_at};
 use super::snapshot;
 use super::view::ReadError;
 use crate::error::{Context, Error, Result};
+use crate::sync;
 use std::io;
 use std::ops::Range;
 
@@ -111,13 +113,15 @@ impl Place<'_> {
         Ok(lacking)
     }
 
-    /// Makes a transaction index. A full disk must not keep a broker from starting: then it stays in memory.
+    /// Makes a transaction index, durable but for its name: once a recovery point passes the segment, the next start
+    /// believes an empty one. A full disk must not keep a broker from starting: then it stays in memory.
     pub(super) fn write_aborted(&self, extent: &mut Extent, entries: Vec<Aborted>) {
         let segment = &extent.segment;
         let write = || -> io::Result<()> {
             let file = segment.index(self.shared, Kind::TransactionIndex)?;
             index::trim::<Aborted>(&file, 0)?;
-            index::write(&file, 0, &entries)
+            index::write(&file, 0, &entries)?;
+            sync::sync(&SyncItem::Data(file))
         };
         match write() {
             Ok(()) => extent.aborted_count = entries.len() as u32,

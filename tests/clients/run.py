@@ -5,7 +5,8 @@ Parts: comparison (the checks themselves), matrix (awkward records), corpus (a r
 between), admin (each client's interface), transactions (each client's), groups (members that come and go, restarts),
 fire (an idempotent producer whose connections are cut and whose broker dies), compaction (a map that is written on and
 on, rebuilt by every client), exactly_once (transactions, while clients and broker die), programs (what people run on
-Kafka), zero_copy (strace). Names of parts as arguments choose them; without any, all run.
+Kafka), zero_copy (strace). Names of parts as arguments choose them; without any, all run. Only by its name: soak (all
+of it at once, for minutes).
 """
 
 import argparse
@@ -28,6 +29,7 @@ import fire
 import groups
 import programs
 import samples
+import soak
 from broker import Broker
 
 HERE = Path(__file__).resolve().parent
@@ -398,6 +400,9 @@ PARTS = {
     "zero_copy": zero_copy,
 }
 
+# Only by name: it takes as long as it is told.
+LONG_PARTS = {"soak": soak.soak}
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -407,8 +412,8 @@ def main():
     parser.add_argument("--client", action="append", help="only this client (may stand several times)")
     parser.add_argument("--case", action="append", help="only this case of groups, exactly_once or programs (can repeat)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32), help="of what is random")
-    parser.add_argument("--seconds", type=int, help="how long fire and exactly_once burn")
-    parser.add_argument("parts", nargs="*", help=" ".join(PARTS))
+    parser.add_argument("--seconds", type=int, help="how long fire, exactly_once and soak burn")
+    parser.add_argument("parts", nargs="*", help=" ".join([*PARTS, *LONG_PARTS]))
     run = parser.parse_args()
     run.broker, run.installed, run.rdkafka = run.broker.resolve(), run.installed.resolve(), run.rdkafka.resolve()
     run.scratch = run.installed / "scratch"
@@ -427,7 +432,7 @@ def main():
     for part in run.parts or PARTS:
         begun = time.monotonic()
         try:
-            PARTS[part](run)
+            {**PARTS, **LONG_PARTS}[part](run)
         except Exception:
             run.checks.check(part, traceback.format_exc())
         say(f"{part}: {time.monotonic() - begun:.0f} s")

@@ -52,6 +52,11 @@ impl Broker {
     ) -> Result<Broker, (ExitStatus, String)> {
         let mut command = command(data, settings);
         prepare(&mut command);
+        Broker::run(command)
+    }
+
+    /// Runs a command that ends in a broker, and waits until that listens.
+    pub fn run(mut command: Command) -> Result<Broker, (ExitStatus, String)> {
         let mut process = command.spawn().expect("the broker's binary");
         let log = BufReader::new(process.stderr.take().expect("stderr is piped"));
         let (tell, told) = mpsc::channel();

@@ -112,7 +112,7 @@ fn fail(nth: u64, lucky: &mut StdRng) -> bool {
     let image = scene.path("image");
     match kind {
         "strict" => disk.write_to(&image).unwrap(),
-        _ => disk.write_some_to(&image, || lucky.random()).unwrap(),
+        _ => disk.write_some_to(&image, lucky).unwrap(),
     }
     let broker = start(&image);
     let mut client = Client::connect(&broker.address).unwrap();

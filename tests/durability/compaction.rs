@@ -17,6 +17,9 @@ use std::thread;
 const TOPIC: &str = "t";
 const TIME_MS: i64 = 1_700_000_000_000;
 
+/// The record of changes' number for a file that is made.
+const CREATE: u8 = 1;
+
 /// Compaction is on its way as soon as the topic asks for it, and files go at once.
 const EAGER: [&str; 1] = ["log.cleaner.backoff.ms=1"];
 
@@ -98,6 +101,56 @@ fn check(image: &Path, cut: u64, written: &Written) {
     }
 }
 
+/// A start that finds a `.cleaned` file takes a `.swap` behind it for half of a split, and removes it: so no pass begins
+/// before the disk has the names that the pass before it gave.
+#[test]
+fn no_rewrite_is_begun_while_the_disk_may_hold_a_swap() {
+    let mut rng = StdRng::seed_from_u64(common::seed("compaction, passes"));
+    let mut scene = Scene::new();
+    let mut disk = scene.disk();
+    let broker = scene.start(&EAGER);
+    let record = scene.changes(1);
+    let mut client = Client::connect(&broker.address).unwrap();
+    let topic = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "1000"),
+        ("min.cleanable.dirty.ratio", "0"),
+    ];
+    client.create(TOPIC, 1, &topic);
+    let mut written = Written::default();
+    let passes = || {
+        let passes = fs::read(scene.changes(1)).unwrap();
+        let swapped = b".log.swap";
+        passes
+            .windows(swapped.len())
+            .filter(|w| w == swapped)
+            .count()
+    };
+    // Each pass has two of these renames at least.
+    while passes() < 8 {
+        assert!(written.acked.len() < 20_000, "too few passes");
+        written.write(&mut client, &record, &mut rng);
+    }
+    broker.kill();
+    let changes = fs::read(&record).unwrap();
+    let (mut rest, mut begun) = (&changes[..], 0);
+    loop {
+        let before = rest;
+        if !disk.step(&mut rest) {
+            break;
+        }
+        let change = &before[..before.len() - rest.len()];
+        if change[0] == CREATE && change.ends_with(b".log.cleaned") {
+            let image = scene.path("image");
+            disk.write_to(&image).unwrap();
+            assert_eq!(names(&image.join("t-0"), ".swap"), [""; 0]);
+            fs::remove_dir_all(image).unwrap();
+            begun += 1;
+        }
+    }
+    assert!(begun > 2, "{begun} passes");
+}
+
 /// The places from the first prepared file on.
 fn cuts(changes: &[u8]) -> BTreeSet<u64> {
     let cleaned = b".cleaned";
@@ -138,6 +191,6 @@ fn a_power_cut_within_a_swap_leaves_the_old_list_or_the_new_one() {
 fn images(scene: &Scene, disk: &Disk, cut: u64, rng: &mut StdRng) -> [PathBuf; 2] {
     let images = ["strict", "lucky"].map(|kind| scene.path(&format!("{kind}-{cut}")));
     disk.write_to(&images[0]).unwrap();
-    disk.write_some_to(&images[1], || rng.random()).unwrap();
+    disk.write_some_to(&images[1], rng).unwrap();
     images
 }

@@ -4,7 +4,7 @@
 use crate::common::keyed::{self, Change};
 use crate::common::producer::Client;
 use crate::common::{Broker, client, settings};
-use crate::scene::{Scene, copy_dir, names};
+use crate::scene::{Scene, copy_dir, names, wait_until};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -136,9 +136,11 @@ fn disturb(fault: impl Fn(&Scene, u64)) -> Vec<End> {
             expect_rest(&broker);
         }
         if end == End::Offline {
-            let mut client = Client::connect(&broker.address).unwrap();
-            let data = client.fetch("t", 0, 0, 0).unwrap();
-            assert_eq!(data.error_code, KAFKA_STORAGE_ERROR);
+            // It is logged a moment before it is so.
+            wait_until(|| {
+                let mut client = Client::connect(&broker.address).unwrap();
+                client.fetch("t", 0, 0, 0).unwrap().error_code == KAFKA_STORAGE_ERROR
+            });
         }
         if end != End::Exit {
             broker.kill();

@@ -15,6 +15,7 @@ mod internal_gaps;
 mod log_start;
 mod lost_state;
 mod power;
+#[allow(dead_code)] // the crash certificate uses the rest of it
 #[path = "../support/power_cut.rs"]
 mod power_cut;
 mod producer_ids;

@@ -4,8 +4,11 @@
 mod common;
 
 mod codecs;
+mod flood;
 mod frames;
+mod limits;
 mod memory;
+mod swarm;
 mod transactions;
 mod waiting;
 

@@ -37,6 +37,16 @@ fn a_large_frame_that_stalls_is_closed() {
     bystander.check();
 }
 
+/// Clients that said something, and so keep their seats.
+fn speaking(broker: &Broker, count: usize) -> Vec<Client> {
+    let speak = |_| {
+        let mut client = Client::connect(&broker.address);
+        assert_eq!(client.offset("bystander", -2).timestamp, -1);
+        client
+    };
+    (0..count).map(speak).collect()
+}
+
 /// Each takes two descriptors, and the storage has its share: a flood must not keep the log from its files.
 #[test]
 fn connections_are_held_to_the_limit_of_open_files() {
@@ -48,8 +58,10 @@ fn connections_are_held_to_the_limit_of_open_files() {
         shell.stdin(Stdio::null()).stderr(Stdio::piped());
         *command = shell;
     });
-    let mut bystander = Client::connect(&broker.address);
-    let mut flood: Vec<_> = (0..300).map(|_| Client::connect(&broker.address)).collect();
+    // 64 are reserved, half of the rest is the storage's, and each connection takes two.
+    let mut flood = speaking(&broker, 48);
+    let mut bystander = flood.remove(0);
+    let refused: Vec<_> = (0..250).map(|_| Client::connect(&broker.address)).collect();
     broker.expect_log("max.connections is reached");
     for n in 0..20 {
         let name = format!("t{n}");
@@ -57,8 +69,6 @@ fn connections_are_held_to_the_limit_of_open_files() {
         assert_eq!(bystander.store(&name, &batch(&["x"])), 0);
         assert_eq!(bystander.values(&name), ["x"]);
     }
-    // 64 are reserved, half of the rest is the storage's, and each connection takes two.
-    let refused = flood.split_off(47);
     refused
         .into_iter()
         .for_each(|mut client| client.expect_close());
@@ -108,11 +118,11 @@ fn an_idle_connection_is_closed_and_a_waiting_one_is_not() {
 fn a_flood_of_connections_costs_the_newcomers_alone() {
     let (_data, broker, mut bystander) = start(&["max.connections=50"]);
     let before = broker.status("Threads:");
-    let mut flood: Vec<_> = (0..200).map(|_| Client::connect(&broker.address)).collect();
+    // 49 beside the bystander.
+    let mut flood = speaking(&broker, 49);
+    let refused: Vec<_> = (0..150).map(|_| Client::connect(&broker.address)).collect();
     broker.expect_log("max.connections is reached");
     bystander.check();
-    // Connections are taken in the order in which they came: 49 beside the bystander.
-    let refused = flood.split_off(49);
     refused
         .into_iter()
         .for_each(|mut client| client.expect_close());

@@ -12,13 +12,65 @@ use std::time::Duration;
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/slow_sync.c");
 
 /// Words of 64 bits in the shared page, in the order of `struct control`.
-const WORDS: usize = 11;
+const WORDS: usize = WORD_CALLS + Kind::ALL.len();
 const WORD_SYNC_DELAY_US: usize = 5;
-const WORD_FAIL_SYNC: usize = 6;
-const WORD_ROOM: usize = 7;
-const WORD_WALL_MS: usize = 8;
-const WORD_BOOT_MS: usize = 9;
-const WORD_FAIL_RENAME: usize = 10;
+const WORD_ROOM: usize = 6;
+const WORD_WALL_MS: usize = 7;
+const WORD_BOOT_MS: usize = 8;
+const WORD_FAULT_KINDS: usize = 9;
+const WORD_FAULT_TURN: usize = 10;
+const WORD_FAULT_ERRNO: usize = 11;
+const WORD_FAULT_STAYS: usize = 12;
+const WORD_FAULTS: usize = 13;
+const WORD_CALLS: usize = 14;
+
+/// What may fail, in the order of `enum kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A write beyond a file's end.
+    Append,
+    /// A write over bytes that are there, which needs no room.
+    Overwrite,
+    Sync,
+    /// `open` that makes a file.
+    Create,
+    /// Any other `open`, of directories too.
+    Open,
+    MakeDirectory,
+    Rename,
+    Unlink,
+    Truncate,
+    Read,
+    /// `sendfile`.
+    Send,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 11] = [
+        Kind::Append,
+        Kind::Overwrite,
+        Kind::Sync,
+        Kind::Create,
+        Kind::Open,
+        Kind::MakeDirectory,
+        Kind::Rename,
+        Kind::Unlink,
+        Kind::Truncate,
+        Kind::Read,
+        Kind::Send,
+    ];
+}
+
+/// How calls under the recorded directory fail.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The kinds of calls that it concerns, counted together.
+    pub kinds: Vec<Kind>,
+    /// The `errno` that they fail with; 0: they read, write or send but half of what is asked.
+    pub errno: i32,
+    /// All calls from the first that fails on.
+    pub stays: bool,
+}
 
 /// One preloaded library with its control page, for any number of runs of a program one after another.
 pub struct Shim {
@@ -95,6 +147,13 @@ impl Shim {
         Ok(())
     }
 
+    /// As [`Shim::attach_recording`] without a record, and syncs cost nothing: for faults in a process whose disk stays.
+    pub fn attach_faults(&self, command: &mut Command, directory: &Path) -> io::Result<()> {
+        self.attach_skipping_syncs(command);
+        command.env("OTTLA_SHIM_DIR", directory.canonicalize()?);
+        Ok(())
+    }
+
     /// As [`Shim::attach`], for a run whose disk is thrown away: its syncs cost nothing.
     pub fn attach_skipping_syncs(&self, command: &mut Command) {
         self.attach(command);
@@ -106,14 +165,49 @@ impl Shim {
         self.set(WORD_SYNC_DELAY_US, delay.as_micros() as u64)
     }
 
+    /// Lets the `nth` call from now on fail (1: the next; 0: none). Needs [`Shim::attach_recording`].
+    pub fn arm(&self, nth: u64, fault: &Fault) -> io::Result<()> {
+        self.set(WORD_FAULT_TURN, 0)?;
+        let kinds = fault.kinds.iter().map(|kind| 1 << *kind as u64).sum();
+        self.set(WORD_FAULT_KINDS, kinds)?;
+        self.set(WORD_FAULT_ERRNO, fault.errno as u64)?;
+        self.set(WORD_FAULT_STAYS, fault.stays.into())?;
+        self.set(WORD_FAULT_TURN, nth)
+    }
+
+    /// Nothing fails from now on.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.set(WORD_FAULT_TURN, 0)
+    }
+
+    /// How many calls failed so far.
+    pub fn faults(&self) -> io::Result<u64> {
+        self.get(WORD_FAULTS)
+    }
+
+    /// How many calls of a kind were made under the recorded directory so far.
+    pub fn calls(&self, kind: Kind) -> io::Result<u64> {
+        self.get(WORD_CALLS + kind as usize)
+    }
+
     /// Lets the `nth` sync from now on fail with EIO (1: the next; 0: none). Needs [`Shim::attach_recording`].
     pub fn fail_sync(&self, nth: u64) -> io::Result<()> {
-        self.set(WORD_FAIL_SYNC, nth)
+        self.fail(Kind::Sync, nth)
     }
 
     /// Lets the `nth` rename from now on fail with EIO (1: the next; 0: none). Needs [`Shim::attach_recording`].
     pub fn fail_rename(&self, nth: u64) -> io::Result<()> {
-        self.set(WORD_FAIL_RENAME, nth)
+        self.fail(Kind::Rename, nth)
+    }
+
+    fn fail(&self, kind: Kind, nth: u64) -> io::Result<()> {
+        const EIO: i32 = 5;
+        let fault = Fault {
+            kinds: vec![kind],
+            errno: EIO,
+            stays: false,
+        };
+        self.arm(nth, &fault)
     }
 
     /// Fills the disk after this many more bytes (`None`: it has room). Needs [`Shim::attach_recording`].

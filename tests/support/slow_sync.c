@@ -1,6 +1,7 @@
 /*
- * A preloaded library (LD_PRELOAD) between a program and its disk. It counts syncs, makes them slower, lets chosen
- * ones fail, fills the disk, moves its clocks, and writes down everything that a power cut could undo.
+ * A preloaded library (LD_PRELOAD) between a program and its disk. It counts what is asked of the disk, makes syncs
+ * slower, lets chosen calls fail, fills the disk, moves its clocks, and writes down everything that a power cut could
+ * undo.
  *
  *   cc -shared -fPIC -O2 -o slow_sync.so slow_sync.c
  *
@@ -31,10 +32,14 @@
  * A change is logged after it was made and before its call returns, so a change that happens before a sync stands
  * before that sync's `begin`. A change whose record is missing (the process was killed in between) was not durable.
  *
+ * A fault is armed for some kinds of calls together: the Nth of them from now on fails with a chosen errno, or moves
+ * only half of its bytes, once or from then on. A failed sync is not made; nor is anything else that fails.
+ *
  * What it does not see: mmap, and files filled by sendfile. 64-bit Linux only: the real calls are made by
  * syscall(2), which needs no search for the next library's symbol.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -53,7 +58,10 @@
 
 _Static_assert(sizeof(long) == 8, "the raw calls below pass 64-bit offsets in one register");
 
-/* Shared with tests/support/shim.rs: words of 64 bits. The first five count, the rest are knobs. */
+/* What may fail. A write over bytes that are there needs no room; any other appends. */
+enum kind { K_APPEND, K_OVERWRITE, K_SYNC, K_CREATE, K_OPEN, K_MKDIR, K_RENAME, K_UNLINK, K_TRUNCATE, K_READ, K_SEND, KINDS };
+
+/* Shared with tests/support/shim.rs: words of 64 bits. The first five count, as do the last; the rest are knobs. */
 struct control {
     _Atomic uint64_t syncs;         /* of files */
     _Atomic uint64_t directory_syncs;
@@ -61,11 +69,15 @@ struct control {
     _Atomic uint64_t writes;        /* calls, under DIR */
     _Atomic uint64_t write_bytes;   /* ditto */
     _Atomic uint64_t sync_delay_us;
-    _Atomic uint64_t fail_sync;     /* N: the Nth sync under DIR from now on fails with EIO; 0: none */
     _Atomic uint64_t room;          /* N: when files under DIR have grown by N - 1 more bytes the disk is full; 0: never */
     _Atomic int64_t wall_ms;        /* CLOCK_REALTIME is ahead by so much */
     _Atomic int64_t boot_ms;        /* ditto CLOCK_BOOTTIME; never CLOCK_MONOTONIC, which threads wait by */
-    _Atomic uint64_t fail_rename;   /* N: the Nth rename under DIR from now on fails with EIO; 0: none */
+    _Atomic uint64_t fault_kinds;   /* a bit for each kind that the fault concerns */
+    _Atomic uint64_t fault_turn;    /* N: the Nth call of these kinds from now on fails; 0: none */
+    _Atomic uint64_t fault_errno;   /* with this; 0: it reads, writes or sends but half */
+    _Atomic uint64_t fault_stays;   /* not 0: and so do all after it */
+    _Atomic uint64_t faults;        /* calls that failed so */
+    _Atomic uint64_t calls[KINDS];
 };
 
 /* Slices a watched write takes at most: a short write is legal, and threads' stacks may be small. */
@@ -179,6 +191,24 @@ static int cut(struct iovec *slices, int count, size_t len) {
     return i;
 }
 
+/* Counts a call. If it is the armed fault's turn, errno is what it fails with: 0 stands for half the bytes. */
+static int fails(enum kind kind) {
+    control->calls[kind] += 1;
+    if (!(control->fault_kinds >> kind & 1)) return 0;
+    uint64_t left = control->fault_turn;
+    while (left != 0 && !(left == 1 && control->fault_stays)
+           && !atomic_compare_exchange_weak(&control->fault_turn, &left, left - 1)) {}
+    if (left != 1) return 0;
+    control->faults += 1;
+    errno = control->fault_errno;
+    return 1;
+}
+
+/* Whether a name is not taken: what is there already needs no room to be made. */
+static int is_free(const char *path) {
+    return syscall(SYS_faccessat, AT_FDCWD, path, F_OK) != 0;
+}
+
 static uint64_t size_of(int fd) {
     struct stat stat;
     return fstat(fd, &stat) == 0 ? stat.st_size : 0;
@@ -201,9 +231,12 @@ static ssize_t write_any(int fd, const struct iovec *slices, int count, off_t of
     if (count > SLICES_MAX) count = SLICES_MAX;
     size_t asked = 0;
     for (int i = 0; i < count; i++) asked += (mine[i] = slices[i]).iov_len;
-    uint64_t room = control->room, size = room == 0 ? 0 : size_of(fd);
+    uint64_t room = control->room, size = size_of(fd);
     uint64_t from = offset >= 0 ? (uint64_t)offset : position_of(fd, size);
-    /* Bytes over bytes need no room, as on a disk that writes in place. */
+    if (fails(from + asked > size ? K_APPEND : K_OVERWRITE)) {
+        if (errno != 0) return -1;
+        count = cut(mine, count, asked = (asked + 1) / 2);
+    }
     uint64_t free_bytes = (from < size ? size - from : 0) + room - 1;
     if (room != 0 && asked > free_bytes) {
         if (free_bytes == 0) {
@@ -257,19 +290,40 @@ ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t
 
 int ftruncate64(int fd, off64_t len) {
     char path[PATH_MAX];
-    int known = path_of(fd, path), result = syscall(SYS_ftruncate, fd, (long)len);
+    int known = path_of(fd, path);
+    if (known && fails(K_TRUNCATE)) return -1;
+    int result = syscall(SYS_ftruncate, fd, (long)len);
     if (known && result == 0) note(TRUNCATE, path, len, NULL, 0);
     return result;
 }
 
 int ftruncate(int fd, off_t len) { return ftruncate64(fd, len); }
 
-/* Counts a knob down to the call that it names. */
-static int its_turn(_Atomic uint64_t *knob) {
-    uint64_t left = *knob;
-    while (left != 0 && !atomic_compare_exchange_weak(knob, &left, left - 1)) {}
-    return left == 1;
+/* Both reads. `offset` < 0: at the descriptor's own position. */
+static ssize_t read_any(int fd, void *bytes, size_t len, off_t offset) {
+    char path[PATH_MAX];
+    if (path_of(fd, path) && fails(K_READ)) {
+        if (errno != 0) return -1;
+        len = (len + 1) / 2;
+    }
+    if (offset >= 0) return syscall(SYS_pread64, fd, bytes, len, (long)offset);
+    return syscall(SYS_read, fd, bytes, len);
 }
+
+ssize_t read(int fd, void *bytes, size_t len) { return read_any(fd, bytes, len, -1); }
+ssize_t pread(int fd, void *bytes, size_t len, off_t offset) { return read_any(fd, bytes, len, offset); }
+ssize_t pread64(int fd, void *bytes, size_t len, off64_t offset) { return read_any(fd, bytes, len, offset); }
+
+ssize_t sendfile64(int out, int in, off64_t *offset, size_t len) {
+    char path[PATH_MAX];
+    if (path_of(in, path) && fails(K_SEND)) {
+        if (errno != 0) return -1;
+        len = (len + 1) / 2;
+    }
+    return syscall(SYS_sendfile, out, in, offset, len);
+}
+
+ssize_t sendfile(int out, int in, off_t *offset, size_t len) { return sendfile64(out, in, offset, len); }
 
 static int sync_any(long call, int fd) {
     char path[PATH_MAX];
@@ -279,8 +333,7 @@ static int sync_any(long call, int fd) {
     int known = path_of(fd, path), result = -1;
     if (known) note(SYNC_BEGIN, path, thread, NULL, 0);
     clock_gettime(CLOCK_MONOTONIC, &from);
-    if (known && its_turn(&control->fail_sync)) errno = EIO;
-    else result = skip_sync ? 0 : syscall(call, fd);
+    if (!(known && fails(K_SYNC))) result = skip_sync ? 0 : syscall(call, fd);
     clock_gettime(CLOCK_MONOTONIC, &to);
     int saved = errno, is_directory = fstat(fd, &stat) == 0 && S_ISDIR(stat.st_mode);
     *(is_directory ? &control->directory_syncs : &control->syncs) += 1;
@@ -297,8 +350,10 @@ int fsync(int fd) { return sync_any(SYS_fsync, fd); }
 
 static int open_any(int at, const char *name, int flags, mode_t mode) {
     char path[PATH_MAX];
+    int known = path_at(at, name, path);
+    if (known && fails(flags & O_CREAT && is_free(path) ? K_CREATE : K_OPEN)) return -1;
     int fd = syscall(SYS_openat, at, name, flags, mode);
-    if (fd < 0 || !(flags & (O_CREAT | O_TRUNC)) || !path_at(at, name, path)) return fd;
+    if (fd < 0 || !known) return fd;
     if (flags & O_CREAT) note(CREATE, path, 0, NULL, 0);
     if (flags & O_TRUNC) note(TRUNCATE, path, 0, NULL, 0);
     return fd;
@@ -316,13 +371,15 @@ int open64(const char *name, int flags, ...) { OPEN_WITH(AT_FDCWD, name, flags);
 int openat(int at, const char *name, int flags, ...) { OPEN_WITH(at, name, flags); }
 int openat64(int at, const char *name, int flags, ...) { OPEN_WITH(at, name, flags); }
 
+DIR *opendir(const char *name) {
+    int fd = open_any(AT_FDCWD, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    return fd < 0 ? NULL : fdopendir(fd);
+}
+
 int renameat(int from_at, const char *from, int to_at, const char *to) {
     char old[PATH_MAX], new[PATH_MAX];
     int known = path_at(from_at, from, old) && path_at(to_at, to, new);
-    if (known && its_turn(&control->fail_rename)) {
-        errno = EIO;
-        return -1;
-    }
+    if (known && fails(K_RENAME)) return -1;
     int result = syscall(SYS_renameat2, from_at, from, to_at, to, 0);
     if (known && result == 0) note(RENAME, old, 0, &(struct iovec){ new, strlen(new) }, 1);
     return result;
@@ -332,7 +389,9 @@ int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, A
 
 int unlinkat(int at, const char *name, int flags) {
     char path[PATH_MAX];
-    int known = path_at(at, name, path), result = syscall(SYS_unlinkat, at, name, flags);
+    int known = path_at(at, name, path);
+    if (known && fails(K_UNLINK)) return -1;
+    int result = syscall(SYS_unlinkat, at, name, flags);
     if (known && result == 0) note(UNLINK, path, 0, NULL, 0);
     return result;
 }
@@ -343,7 +402,9 @@ int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
 
 int mkdir(const char *name, mode_t mode) {
     char path[PATH_MAX];
-    int known = path_at(AT_FDCWD, name, path), result = syscall(SYS_mkdirat, AT_FDCWD, name, mode);
+    int known = path_at(AT_FDCWD, name, path);
+    if (known && is_free(path) && fails(K_MKDIR)) return -1;
+    int result = syscall(SYS_mkdirat, AT_FDCWD, name, mode);
     if (known && result == 0) note(MKDIR, path, 0, NULL, 0);
     return result;
 }

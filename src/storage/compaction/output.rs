@@ -2,16 +2,18 @@
 //!
 //! Invariants: the numbers are counted by the same [`Tail`] as when appending, so the indexes are those that a start
 //! would make of the file; all four files are synced before they are handed over, and removed if they are not. A sync
-//! that fails ends the pass, not the process (P6): nothing rests on these files yet.
+//! of them that fails ends the pass, not the process (P6): nothing rests on these files yet.
 //!
 //! May lose data: L5. `remove_file` here: files that were never in place.
 
 use super::{Aborted, Failed, Pace, Replacement};
 use crate::batch::Header;
 use crate::error::{Context, Result};
+use crate::storage::SyncItem;
 use crate::storage::append::{Entries, Tail};
 use crate::storage::index::{self, Entry};
 use crate::storage::segment;
+use crate::sync;
 use crate::sys;
 use std::fs::{self, File, OpenOptions};
 use std::io::IoSlice;
@@ -46,7 +48,11 @@ pub struct Output {
 
 impl Output {
     /// An empty one that may take the place of segments from `base_offset` on.
+    ///
+    /// The names that the swap before it left are made durable first: a start that finds a `.cleaned` file takes a
+    /// `.swap` behind it for part of a split that was not decided, and removes it.
     pub fn create(dir: &Path, base_offset: i64, interval_bytes: u32) -> Result<Output> {
+        sync::sync(&SyncItem::Directory(dir.into())).unwrap_or_else(|e| sync::end_process(&e));
         let name = |extension: &str| {
             let mut path = segment::path(dir, base_offset, extension).into_os_string();
             path.push(CLEANED);

@@ -331,6 +331,26 @@ fn every_sealed_segment_and_every_stop_leaves_a_transaction_index() {
     assert_eq!(rig.reopen().1, crate::storage::Report::default());
 }
 
+/// A recovery point that was saved while the segment was written to does not say that its index is durable.
+#[test]
+fn an_index_that_a_power_cut_emptied_is_made_anew_where_the_recovery_point_ends_its_segment() {
+    let rig = Rig::small(500);
+    let mut log = rig.create();
+    for serial in 1..9 {
+        put(&mut log, transactional(7, 0, serial as i32 - 1, 1), serial);
+        put(&mut log, ending(7, 0, ABORT, 0), serial);
+        sync(&mut log);
+        log.flush_indexes().unwrap();
+    }
+    let listed = all_aborted(&rig, &log);
+    let end = log.view().closed[0].end_offset;
+    assert_eq!(listed.len(), 8);
+    drop(log);
+    fs::write(rig.path(&format!("{:020}.txnindex", 0)), "").unwrap();
+    let (log, _) = rig.recover(Some(end));
+    assert_eq!(all_aborted(&rig, &log), listed);
+}
+
 /// What a full disk takes from the index stays in memory, and the next start makes the file.
 #[test]
 fn an_index_that_cannot_be_written_loses_nothing() {
