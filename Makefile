@@ -5,7 +5,7 @@ OTTLA := $(TARGET)/release/ottla
 CLIENTS := $(TARGET)/clients
 CRATES_MAX := 20
 
-.PHONY: build run test check unit clients bench ceiling flood rot crash certificate faults soak clean
+.PHONY: build run test check unit clients bench ceiling flood rot crash certificate faults soak fuzz clean
 
 build:
 	cargo build --release
@@ -70,3 +70,7 @@ clean:
 # Thousands of bytes of a data directory that rot at rest, one by one, each with a start and a scrub.
 rot: build
 	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_ROT_ROUNDS=400 cargo test --test rot -- --nocapture a_flip
+
+# libFuzzer on every reader of what strangers send and disks damage: FUZZ_SECONDS each (20), FUZZ_SEED, FUZZ_TARGETS.
+fuzz:
+	tests/fuzz/run.sh $(TARGET)

@@ -113,7 +113,7 @@ impl State {
                 if let Some(epoch) =
                     epochs.and_then(|epochs| epochs.get_mut(change.partition_id.max(0) as usize))
                 {
-                    *epoch += 1;
+                    *epoch = epoch.saturating_add(1);
                 }
             }
             MetadataRecord::Config(config) if config.resource_type == RESOURCE_TOPIC => {

@@ -348,7 +348,9 @@ pub fn timestamp(header: &Header, record: &Record) -> i64 {
 
 fn place(header: &Header, record: &Record) -> Place {
     Place {
-        offset: header.base_offset + i64::from(record.offset_delta),
+        offset: header
+            .base_offset
+            .saturating_add(record.offset_delta.into()),
         timestamp: timestamp(header, record),
     }
 }

@@ -172,7 +172,9 @@ fn take_batch(header: &Header, body: &[u8], take: &mut impl FnMut(Entry<'_>) -> 
             .and_then(|record| {
                 take(Entry::Record {
                     header,
-                    offset: header.base_offset + i64::from(record.offset_delta),
+                    offset: header
+                        .base_offset
+                        .saturating_add(record.offset_delta.into()),
                     key: record.key.unwrap_or_default(),
                     value: record.value,
                 })

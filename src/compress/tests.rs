@@ -257,6 +257,19 @@ fn an_absurd_zstd_window_allocates_nothing() {
     }
 }
 
+/// Found by fuzzing: room for as many sequences as a block says, 1.2 MB, was taken beyond what was charged.
+#[test]
+fn more_zstd_sequences_than_a_block_can_hold_are_refused() {
+    // A window of 1 KiB; one compressed block: no literals, 0x7f00 + 0xffff sequences, each code repeated.
+    let frame = b"\x28\xb5\x2f\xfd\x00\x00\x4d\x00\x00\x00\xff\xff\xff\x54\x00\x00\x00\x01";
+    assert!(zstd::plan(frame).is_err());
+    // The same with 4 sequences.
+    let mut few = frame.to_vec();
+    few.splice(9..13, [0, 4]);
+    few[6] = 0x3d;
+    assert!(zstd::plan(&few).is_ok());
+}
+
 #[test]
 fn zstd_dictionaries_are_refused() {
     let frame = b"\x28\xb5\x2f\xfd\x01\x58\x07\x01\x00\x00";

@@ -10,7 +10,7 @@
 //! Numbers are little-endian. A first pass hops over frames and blocks: it finds the window and how much output
 //! there can be at most, and refuses what is cut short. ruzstd then inflates block by block; it has its own limit of
 //! the window, which is set to what was charged, allocates no more than its ring and one block's literals and
-//! sequences, and does not trust the content size, which is checked here at the frame's end. Its inner `assert!`s
+//! sequences, as many as the block says, which is why that is looked at first, and does not trust the content size, which is checked here at the frame's end. Its inner `assert!`s
 //! hold for any input as far as we could read and fuzz them.
 
 use super::{Failure, Need};
@@ -116,7 +116,13 @@ impl Frame {
             let (stored, inflated) = match header >> 1 & 3 {
                 0 => (size, size),
                 1 => (1, size),
-                2 => (size, block_max),
+                2 => {
+                    let claimed = claimed_bytes(rest.get(..size as usize)?)?;
+                    if claimed > block_max {
+                        return None;
+                    }
+                    (size, block_max)
+                }
                 _ => return None,
             };
             if size > block_max {
@@ -131,6 +137,37 @@ impl Frame {
         let rest = rest.get(if self.has_check { 4 } else { 0 }..)?;
         Some((output_max, input.len() - rest.len()))
     }
+}
+
+/// What a compressed block claims to inflate to at least: its literals, and three bytes for each of its sequences. Both
+/// are counts in front of what they count, by which ruzstd allocates.
+fn claimed_bytes(block: &[u8]) -> Option<u64> {
+    let first = *block.first()?;
+    let mut rest = block;
+    // The literals' type, and the form of their header.
+    let (literals, stored) = match (first & 3, first >> 2 & 3) {
+        (0 | 1, form) => {
+            let literals = match form {
+                0 | 2 => number(&mut rest, 1)? >> 3,
+                1 => number(&mut rest, 2)? >> 4,
+                _ => number(&mut rest, 3)? >> 4,
+            };
+            (literals, if first & 3 == 0 { literals } else { 1 })
+        }
+        (_, form) => {
+            let (header_bytes, bits) = [(3, 10), (3, 10), (4, 14), (5, 18)][usize::from(form)];
+            let sizes = number(&mut rest, header_bytes)? >> 4;
+            let mask = (1 << bits) - 1;
+            (sizes & mask, sizes >> bits & mask)
+        }
+    };
+    let mut rest = rest.get(stored as usize..)?;
+    let sequences = match number(&mut rest, 1)? {
+        few @ 0..128 => few,
+        255 => number(&mut rest, 2)? + 0x7f00,
+        high => (high - 128) << 8 | number(&mut rest, 1)?,
+    };
+    Some(literals + 3 * sequences)
 }
 
 /// Takes a little-endian number of `count` bytes, 0 to 8.

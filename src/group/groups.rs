@@ -204,7 +204,8 @@ impl<W: Clone> Groups<W> {
 
     /// All records were replayed: sessions begin, and what is not there any more is forgotten.
     pub fn loaded(&mut self, env: &Env<'_>) {
-        self.next_expiry_ms = env.now_ms + env.config.offsets_retention_check_interval_ms;
+        let interval_ms = env.config.offsets_retention_check_interval_ms;
+        self.next_expiry_ms = env.now_ms.saturating_add(interval_ms);
         let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
         for id in ids {
             if let Some(slot) = self.slots.get_mut(&id) {
@@ -287,7 +288,8 @@ impl<W: Clone> Groups<W> {
         }
         self.is_full &= self.bytes > bytes_max(env) / 10 * 9;
         if self.next_expiry_ms <= env.now_ms {
-            self.next_expiry_ms = env.now_ms + env.config.offsets_retention_check_interval_ms;
+            let interval_ms = env.config.offsets_retention_check_interval_ms;
+            self.next_expiry_ms = env.now_ms.saturating_add(interval_ms);
             let ids: Vec<Arc<str>> = self.slots.keys().cloned().collect();
             for id in ids {
                 self.push(id, Job::Expire, env);

@@ -58,6 +58,20 @@ fn no_segment_at_all_but_a_recovery_point() {
     }
 }
 
+/// Found by fuzzing: each start saw one of the holes between them, and the fourth pass gave up.
+#[test]
+fn empty_segments_one_after_the_other_are_gaps_at_once() {
+    let rig = Rig::new();
+    let bases = [5, 10, 20, 30, 40, 50, 60];
+    for base in bases {
+        std::fs::File::create(rig.log_file(base)).unwrap();
+    }
+    let (log, report) = rig.recover(Some(0));
+    let expected: Vec<_> = bases.windows(2).map(|pair| pair[0]..pair[1]).collect();
+    assert_eq!(report.gaps, expected);
+    assert_eq!((log.log_start(), log.appended_end()), (5, 60));
+}
+
 /// P5: a producer whose batches may lie in the gap goes on with whatever it sends next; others are held to theirs.
 #[test]
 fn producers_may_go_on_behind_a_gap() {

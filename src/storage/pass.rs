@@ -198,7 +198,9 @@ impl<'p> Pass<'p> {
     /// before the next one begins. A disk that lies does, and compaction, an earlier gap, or a log start that was set
     /// beyond the end. What lies behind may have been acknowledged, so it is a gap and never a tear.
     fn look_for_hole(&mut self, at: usize, size: u64, next: i64) {
-        let hole = self.end..next;
+        // What is missing before this segment was looked at where the one before it ends.
+        let base = self.found[at].segment.base_offset();
+        let hole = self.end.max(base)..next;
         let is_bad_already =
             |bad: &Bad| (bad.at == at && bad.bytes.end == size) || bad.offset == hole.start;
         let is_known = |gap: &Range<i64>| gap.start <= hole.start && gap.end >= hole.end;

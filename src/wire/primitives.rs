@@ -236,12 +236,33 @@ impl<'a> Reader<'a> {
         if length > STRING_BYTES_MAX {
             return Err(self.malformed("a string of more than 32767 bytes"));
         }
-        let text = String::from_utf8_lossy(self.take(length)?);
-        // Bytes that are no text become longer ones, and what is too long could not be written again.
-        if text.len() > STRING_BYTES_MAX {
+        let bytes = self.take(length)?;
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(_) => self.mended(bytes).map(Some),
+        }
+    }
+
+    /// Bytes that are no text become up to three times as many: as memory for elements is, that is taken first.
+    #[cold]
+    fn mended(&mut self, bytes: &[u8]) -> Result<String> {
+        const REPLACEMENT: &str = "\u{fffd}";
+        let pieces = || {
+            let chunks = bytes.utf8_chunks();
+            chunks.flat_map(|chunk| match chunk.invalid() {
+                [] => [chunk.valid(), ""],
+                _ => [chunk.valid(), REPLACEMENT],
+            })
+        };
+        let length = pieces().map(str::len).sum::<usize>();
+        // What is too long could not be written again.
+        if length > STRING_BYTES_MAX {
             return Err(self.malformed("a string of more than 32767 bytes"));
         }
-        Ok(Some(text.into_owned()))
+        self.charge(length.saturating_sub(bytes.len()) as u64)?;
+        let mut text = String::with_capacity(length);
+        text.extend(pieces());
+        Ok(text)
     }
 
     /// BYTES, or COMPACT_BYTES where `flexible`.
@@ -266,18 +287,21 @@ impl<'a> Reader<'a> {
     /// An array's count, which is at most the bytes that remain: no element is shorter than one byte.
     pub fn count(&mut self, flexible: bool) -> Result<Option<usize>> {
         let count = self.byte_length(false, flexible)?;
+        let before = self.elements.max(ELEMENTS_FREE);
         self.elements = self.elements.saturating_add(count.unwrap_or(0));
         if self.elements > ELEMENTS_MAX {
             return Err(self.malformed("more than a hundred thousand array elements"));
         }
-        let wanted = self.elements.saturating_sub(ELEMENTS_FREE) as u64 * ELEMENT_BYTES;
-        if let Some(memory) = &mut self.memory
-            && wanted > memory.bytes()
-            && !memory.try_grow(wanted - memory.bytes())
-        {
-            return Err(self.malformed("more array elements than memory is free for"));
-        }
+        self.charge(self.elements.saturating_sub(before) as u64 * ELEMENT_BYTES)?;
         Ok(count)
+    }
+
+    fn charge(&mut self, bytes: u64) -> Result<()> {
+        let memory = self.memory.as_mut().filter(|_| bytes > 0);
+        match memory.is_none_or(|memory| memory.try_grow(bytes)) {
+            true => Ok(()),
+            false => Err(self.malformed("more array elements than memory is free for")),
+        }
     }
 
     /// Tagged fields (KIP-482): `known` reads those that it knows and answers true; the others are skipped.

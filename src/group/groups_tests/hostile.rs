@@ -111,3 +111,15 @@ fn every_name_counts_in_the_memory_of_groups() {
         "an id that is given out"
     );
 }
+
+/// Never, in milliseconds: added to the clock it wrapped, and the control thread expired groups without a rest.
+#[test]
+fn a_retention_check_that_never_comes_is_not_due_at_once() {
+    let mut scene = Scene::new();
+    scene.config.offsets_retention_check_interval_ms = i64::MAX;
+    scene.with(|groups, env| groups.loaded(env));
+    assert_eq!(scene.groups.next_due_ms(), i64::MAX);
+    scene.now_ms += WEEK;
+    scene.with(|groups, env| groups.tick(env));
+    assert_eq!(scene.groups.next_due_ms(), i64::MAX);
+}
