@@ -1,11 +1,11 @@
-# build, run, test, check, bench: all there is to know to work here.
+# build, run, test, check, bench, and the long targets: all there is to know to work here.
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 OTTLA := $(TARGET)/release/ottla
 CLIENTS := $(TARGET)/clients
 CRATES_MAX := 20
 
-.PHONY: build run test check unit clients bench ceiling flood rot crash certificate faults soak fuzz clean
+.PHONY: build run test check unit clients bench crash certificate faults rot fuzz flood ceiling soak clean
 
 build:
 	cargo build --release
@@ -38,39 +38,42 @@ clients: build
 bench:
 	cargo bench --bench clean --bench durable --bench fetch --bench idle --bench produce --bench recover --bench start
 
-# A minute of 200 busy connections, hostile ones among them, against the whole broker in 32 MiB.
-ceiling: build
-	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_SECONDS=60 cargo test --test ceiling -- --nocapture
+# The long targets below run against the release build, say how far they are, and end with one line of figures.
 
-# Ten thousand slow sockets, and connections at full speed: what a client that was there before notices.
-flood: build
-	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FLOOD_SOCKETS=10000 OTTLA_FLOOD_PAIRS=9 cargo test --test hostile flood:: -- --nocapture
-
-# A real workload cut off from power at 20,000 places, each recovered by the real binary.
+# A real workload cut off from power at CUTS places (20,000), each recovered by the real binary. Some ten minutes.
 crash: build
-	OTTLA_BROKER=$(OTTLA) OTTLA_CRASH_CUTS=$${CUTS:-20000} cargo test --quiet --test crash
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_CRASH_CUTS=$(or $(CUTS),20000) cargo test --quiet --test crash
 
-# The same, and a plain report of it.
+# The same, and a plain report of it: target/certificate.txt.
 certificate: export OTTLA_CRASH_REPORT := $(abspath $(TARGET))/certificate.txt
 certificate: crash
 
-# Every call of a small life of a broker fails once, in each of twenty ways. The brokers' own logs go to faults.log.
+# Every call of a small life of a broker to its disk fails, in each of twenty ways: an hour or two. FAULTS=1000 tries so
+# many by chance. The brokers' own logs go to target/faults.log.
 faults: build
-	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FAULTS=all cargo test --quiet --test faults -- --nocapture 2>$(TARGET)/faults.log
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FAULTS=$(or $(FAULTS),all) cargo test --quiet --test faults -- --nocapture 2>$(TARGET)/faults.log
+
+# Thousands of bytes of a data directory that rot at rest, each with a start and a scrub.
+rot: build
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_ROT_ROUNDS=$(or $(ROUNDS),400) cargo test --quiet --test rot -- --nocapture a_flip
+
+# libFuzzer on every reader of what strangers send and disks damage: FUZZ_SECONDS each (20), FUZZ_SEED, FUZZ_TARGETS.
+fuzz:
+	tests/fuzz/run.sh $(TARGET)
+
+# Ten thousand slow sockets, and connections at full speed: what a client that was there before notices.
+flood: build
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FLOOD_SOCKETS=10000 OTTLA_FLOOD_PAIRS=9 cargo test --quiet --test hostile flood:: -- --nocapture
+
+# A minute of 200 busy connections, hostile ones among them, against the whole broker in 32 MiB.
+ceiling: build
+	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_SECONDS=60 cargo test --quiet --test ceiling -- --nocapture
 
 # Ten minutes of all clients at once, while they and the broker are killed; at the end all is read back.
 soak: build
 	tests/clients/install.sh $(CLIENTS)
 	cargo build --quiet --example rdkafka_client
-	python3 tests/clients/run.py --broker $(OTTLA) --installed $(CLIENTS) --rdkafka $(TARGET)/debug/examples/rdkafka_client --seconds 600 soak
+	python3 tests/clients/run.py --broker $(OTTLA) --installed $(CLIENTS) --rdkafka $(TARGET)/debug/examples/rdkafka_client --seconds $(or $(SECONDS),600) soak
 
 clean:
 	cargo clean
-
-# Thousands of bytes of a data directory that rot at rest, one by one, each with a start and a scrub.
-rot: build
-	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_ROT_ROUNDS=400 cargo test --test rot -- --nocapture a_flip
-
-# libFuzzer on every reader of what strangers send and disks damage: FUZZ_SECONDS each (20), FUZZ_SEED, FUZZ_TARGETS.
-fuzz:
-	tests/fuzz/run.sh $(TARGET)

@@ -10,6 +10,7 @@
 
 use crate::lock::{Mutex, Rank};
 use std::sync::{Arc, Condvar};
+use std::time::{Duration, Instant};
 
 /// A budget of bytes; clones share it.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ struct State {
     token_taken: bool,
     /// The least that must be free for one of those that wait to go on, if any waits.
     awaited: Option<u64>,
+    /// How many wait.
+    waiting: usize,
     closed: bool,
 }
 
@@ -43,9 +46,14 @@ pub struct Charge {
     has_token: bool,
 }
 
-/// The budget was closed because the broker stops.
+/// Why nothing was taken.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Closed;
+pub enum Denied {
+    /// The budget was closed because the broker stops.
+    Closed,
+    /// Nobody gave back enough in time.
+    Late,
+}
 
 impl Budget {
     /// A budget of `capacity` bytes.
@@ -81,7 +89,17 @@ impl Budget {
         }
     }
 
-    /// Wakes all waiters, now and from now on, with [`Closed`].
+    /// Whether somebody waits for it: who holds some of it and makes little use of that gives way.
+    pub fn is_awaited(&self) -> bool {
+        self.shared.state.lock().waiting > 0
+    }
+
+    /// Whether most of it is in use, so that it may be refused to whoever does not wait.
+    pub fn is_scarce(&self) -> bool {
+        self.used() > self.shared.capacity / 2
+    }
+
+    /// Wakes all waiters, now and from now on, with [`Denied::Closed`].
     pub fn close(&self) {
         self.shared.state.lock().closed = true;
         self.shared.freed.notify_all();
@@ -93,21 +111,28 @@ impl Charge {
     ///
     /// The token is what keeps partial frames from waiting for each other for ever: whoever holds it goes
     /// beyond the capacity, by no more than one frame, until its charge is dropped.
-    pub fn grow(&mut self, more: u64) -> Result<(), Closed> {
-        self.grow_leaving(more, 0)
+    pub fn grow(&mut self, more: u64) -> Result<(), Denied> {
+        self.grow_leaving(more, 0, None)
     }
 
-    /// As [`Charge::grow`], for what others may have to wait long to see finished: it leaves them a quarter.
-    pub fn grow_unfinished(&mut self, more: u64) -> Result<(), Closed> {
-        self.grow_leaving(more, self.shared.capacity / 4)
+    /// As [`Charge::grow`], for what others may have to wait long to see finished: it leaves them a quarter, and waits
+    /// for no longer than `limit`, as what it holds meanwhile is of no use.
+    pub fn grow_unfinished(&mut self, more: u64, limit: Duration) -> Result<(), Denied> {
+        let deadline = Instant::now().checked_add(limit);
+        self.grow_leaving(more, self.shared.capacity / 4, deadline)
     }
 
-    fn grow_leaving(&mut self, more: u64, rest: u64) -> Result<(), Closed> {
+    fn grow_leaving(
+        &mut self,
+        more: u64,
+        rest: u64,
+        deadline: Option<Instant>,
+    ) -> Result<(), Denied> {
         let needed = more.saturating_add(rest);
         let mut state = self.shared.state.lock();
         loop {
             if state.closed {
-                return Err(Closed);
+                return Err(Denied::Closed);
             }
             if !self.has_token && state.used.saturating_add(needed) <= self.shared.capacity {
                 state.used += more;
@@ -120,8 +145,17 @@ impl Charge {
                 self.beyond += more;
                 break;
             }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(Denied::Late);
+            }
             state.awaited = Some(state.awaited.unwrap_or(u64::MAX).min(needed));
-            state = state.wait(&self.shared.freed);
+            state.waiting += 1;
+            state = match left {
+                Some(left) => state.wait_for(&self.shared.freed, left),
+                None => state.wait(&self.shared.freed),
+            };
+            state.waiting -= 1;
         }
         self.bytes += more;
         Ok(())
@@ -179,6 +213,8 @@ mod tests {
     use super::*;
     use std::thread;
 
+    const LIMIT: Duration = Duration::from_secs(60);
+
     #[test]
     fn gives_back_what_it_took() {
         let budget = Budget::new(100);
@@ -215,11 +251,11 @@ mod tests {
     fn unfinished_charges_leave_room_for_whole_ones() {
         let budget = Budget::new(100);
         let (mut unfinished, mut token) = (budget.charge(), budget.charge());
-        unfinished.grow_unfinished(75).unwrap();
-        token.grow_unfinished(500).unwrap();
+        unfinished.grow_unfinished(75, LIMIT).unwrap();
+        token.grow_unfinished(500, LIMIT).unwrap();
         let waiter = {
             let budget = budget.clone();
-            thread::spawn(move || budget.charge().grow_unfinished(1))
+            thread::spawn(move || budget.charge().grow_unfinished(1, LIMIT))
         };
         for _ in 0..1000 {
             budget.charge().grow(25).unwrap();
@@ -229,6 +265,19 @@ mod tests {
         assert_eq!(waiter.join().unwrap(), Ok(()));
         drop(unfinished);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_unfinished_wait_for_a_limited_time() {
+        let budget = Budget::new(100);
+        let (mut full, mut token, mut late) = (budget.charge(), budget.charge(), budget.charge());
+        full.grow_unfinished(75, LIMIT).unwrap();
+        token.grow_unfinished(1, LIMIT).unwrap();
+        assert!(budget.is_scarce() && !budget.is_awaited());
+        let denied = late.grow_unfinished(1, Duration::from_millis(1));
+        assert_eq!((denied, late.bytes()), (Err(Denied::Late), 0));
+        assert!(!budget.is_awaited());
+        late.grow(25).unwrap();
     }
 
     #[test]
@@ -242,6 +291,6 @@ mod tests {
             thread::spawn(move || budget.charge().grow(10))
         };
         budget.close();
-        assert_eq!(waiter.join().unwrap(), Err(Closed));
+        assert_eq!(waiter.join().unwrap(), Err(Denied::Closed));
     }
 }

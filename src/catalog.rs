@@ -69,6 +69,8 @@ pub struct State {
     pub settings: BTreeMap<(i8, String), Overrides>,
     /// Whether the first record of all, the metadata version, is there.
     pub formatted: bool,
+    /// Whether some of its records are gone: then what the directories say may be newer than what it knows.
+    pub has_lost_records: bool,
     /// Grows with every record that makes, widens or removes a topic; counts from each start anew.
     pub changes: u64,
     names: HashMap<Uuid, String>,
@@ -153,6 +155,26 @@ impl State {
         }
     }
 
+    /// So many records are lost here, and any may have said how long a topic that was there is to be kept: none grows too
+    /// old until someone says so again. The producer ids that they may have reserved are skipped.
+    pub fn lose_records(&mut self, count: i64) {
+        if count <= 0 {
+            return;
+        }
+        self.has_lost_records = true;
+        self.skip_producer_ids(count);
+        let topics = self
+            .topics
+            .iter_mut()
+            .filter(|(name, _)| !is_internal(name));
+        for (name, topic) in topics {
+            log::warn!(
+                "{name}: settings may be lost; it is kept until retention.ms and retention.bytes are set anew"
+            );
+            topic.overrides.extend(kept_for_ever());
+        }
+    }
+
     /// So many records are lost, and each may have reserved producer ids: none of those is given out again.
     pub fn skip_producer_ids(&mut self, lost_records: i64) {
         let ids = lost_records.max(0).saturating_mul(PRODUCER_IDS_PER_BLOCK);
@@ -228,6 +250,12 @@ fn set(settings: &mut Overrides, record: &ConfigRecord) {
         Some(value) => settings.insert(record.name.clone(), value.clone()),
         None => settings.remove(&record.name),
     };
+}
+
+/// The settings of a topic whose own are not known: no default may take what a setting had kept.
+pub fn kept_for_ever() -> Overrides {
+    let settings = ["retention.ms", "retention.bytes"];
+    settings.map(|name| (name.into(), "-1".into())).into()
 }
 
 /// `PartitionChangeRecord.leader` when the leader stays (Kafka's `LeaderConstants.NO_LEADER_CHANGE`).
@@ -404,6 +432,46 @@ mod tests {
         state.apply(&record(32, "g", None));
         state.apply(&record(2, "no such topic", Some("4")));
         assert_eq!(state.settings.len(), 2);
+    }
+
+    /// What is lost may have set another retention than is known; what is set later counts.
+    #[test]
+    fn topics_that_were_there_when_records_were_lost_are_kept() {
+        let mut state = State::default();
+        let topic = |id, name: &str| {
+            MetadataRecord::Topic(TopicRecord {
+                name: name.into(),
+                topic_id: Uuid([id; 16]),
+            })
+        };
+        let retention = |name: &str| {
+            MetadataRecord::Config(ConfigRecord {
+                resource_type: RESOURCE_TOPIC,
+                resource_name: name.into(),
+                name: "retention.ms".into(),
+                value: Some("5".into()),
+            })
+        };
+        for (id, name) in [(1, "a"), (2, "b"), (3, OFFSETS_TOPIC)] {
+            state.apply(&topic(id, name));
+        }
+        state.apply(&retention("a"));
+        state.lose_records(0);
+        assert_eq!(state.settings_of(RESOURCE_TOPIC, "b"), Overrides::new());
+        state.lose_records(1);
+        state.apply(&topic(4, "later"));
+        state.apply(&retention("b"));
+        let of = |name: &str| state.settings_of(RESOURCE_TOPIC, name);
+        assert_eq!(of("a"), kept_for_ever());
+        assert_eq!(
+            (&*of("b")["retention.ms"], &*of("b")["retention.bytes"]),
+            ("5", "-1")
+        );
+        assert_eq!(
+            (of("later"), of(OFFSETS_TOPIC)),
+            (Overrides::new(), Overrides::new())
+        );
+        assert_eq!(state.next_producer_id, PRODUCER_IDS_PER_BLOCK);
     }
 
     #[test]

@@ -14,8 +14,16 @@ use crate::sys;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The file that it is saved in: the format's version, 1, ms since 1970, and a line with the CRC of that.
-const FILE: &str = "broker-time-checkpoint";
+/// The file that it is saved in, in the data directory: the format's version, 1, ms since 1970, and a line with the CRC of that.
+pub const BROKER_TIME: &str = "broker-time-checkpoint";
+
+/// The broker time (ms) that the file says, if it is whole.
+pub fn parse_broker_time(text: &str) -> Option<i64> {
+    match checkpoint::unsealed(text)?.lines().collect::<Vec<_>>()[..] {
+        ["0", "1", ms] => ms.parse().ok(),
+        _ => None,
+    }
+}
 
 /// 2026-01-01, UTC: no clock that is right says less. A box without a battery may first boot in 1970, and broker time,
 /// at twice time's pace, would then be behind for as long as the box lives.
@@ -72,14 +80,11 @@ struct BrokerTime {
 
 impl BrokerTime {
     fn load(data: &Path) -> BrokerTime {
-        let parse = |text: &str| match checkpoint::unsealed(text)?.lines().collect::<Vec<_>>()[..] {
-            ["0", "1", ms] => ms.parse().ok(),
-            _ => None,
-        };
-        let saved = checkpoint::read(&data.join(FILE), parse).unwrap_or_else(|error| {
-            log::warn!("{error}; broker time begins at the wall clock");
-            None
-        });
+        let saved =
+            checkpoint::read(&data.join(BROKER_TIME), parse_broker_time).unwrap_or_else(|error| {
+                log::warn!("{error}; broker time begins at the wall clock");
+                None
+            });
         BrokerTime {
             time_ms: saved.unwrap_or_else(wall_clock_ms).max(CLOCK_FLOOR_MS),
             boot_ms: sys::boot_clock_ms(),
@@ -88,7 +93,7 @@ impl BrokerTime {
 
     fn save(&self, data: &Path) -> Result<()> {
         let text = checkpoint::sealed(format!("0\n1\n{}\n", self.time_ms));
-        checkpoint::write(&data.join(FILE), text.as_bytes())
+        checkpoint::write(&data.join(BROKER_TIME), text.as_bytes())
     }
 
     fn now(&mut self) -> Now {
@@ -156,23 +161,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         START.save(dir.path()).unwrap();
         assert_eq!(BrokerTime::load(dir.path()).time_ms, START.time_ms);
-        std::fs::write(dir.path().join(FILE), "0\n1\n86400000\n").unwrap();
+        std::fs::write(dir.path().join(BROKER_TIME), "0\n1\n86400000\n").unwrap();
         assert_eq!(BrokerTime::load(dir.path()).time_ms, CLOCK_FLOOR_MS);
         let ahead = BrokerTime {
             time_ms: wall_clock_ms() + 1_000_000_000,
             ..START
         };
         ahead.save(dir.path()).unwrap();
-        let saved = std::fs::read(dir.path().join(FILE)).unwrap();
+        let saved = std::fs::read(dir.path().join(BROKER_TIME)).unwrap();
         for bit in 0..saved.len() * 8 {
             let mut flipped = saved.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            std::fs::write(dir.path().join(FILE), flipped).unwrap();
+            std::fs::write(dir.path().join(BROKER_TIME), flipped).unwrap();
             let read = BrokerTime::load(dir.path()).time_ms;
             assert!(read <= ahead.time_ms, "bit {bit} ages everything: {read}");
         }
-        std::fs::remove_file(dir.path().join(format!("{FILE}.previous"))).unwrap();
-        std::fs::write(dir.path().join(FILE), "garbage").unwrap();
+        std::fs::remove_file(dir.path().join(format!("{BROKER_TIME}.previous"))).unwrap();
+        std::fs::write(dir.path().join(BROKER_TIME), "garbage").unwrap();
         let wall = wall_clock_ms();
         assert!(BrokerTime::load(dir.path()).time_ms >= wall);
     }

@@ -12,6 +12,7 @@ mod quotas;
 mod rooms;
 mod settings;
 mod transactions;
+mod unmade;
 
 pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
@@ -387,7 +388,10 @@ impl Control {
     /// Does what the time has come for; says in how many ms there is more to do.
     fn tick(&mut self) -> u64 {
         let groups_ms = self.coordinator.tick(&self.changes);
-        groups_ms.min(self.transactions.tick(&self.changes))
+        let transactions_ms = self.transactions.tick(&self.changes);
+        groups_ms
+            .min(transactions_ms)
+            .min(self.changes.retry_unmade())
     }
 
     fn committed(&mut self, token: Token, result: Result<Appended, Refusal>) {
@@ -452,7 +456,11 @@ impl Control {
                 self.changes.save_time(self.coordinator.clock());
             }
             Event::StartsPlanned(starts, reply) => self.changes.save_starts(starts, reply),
-            Event::GapFound(partition) => self.changes.raise_epoch(partition),
+            Event::GapFound(partition) => {
+                self.coordinator.gap_found(&partition, &self.changes);
+                self.transactions.gap_found(&partition, &self.changes);
+                self.changes.raise_epoch(partition);
+            }
             Event::Stop => {
                 self.stopping = true;
                 self.changes.abandon_waiting();

@@ -11,13 +11,13 @@
 //!    [`storage::view`] what readers see, [`storage::recovery`] the table of what a start may find.
 //! 3. [`writer`]: THE durability file. One thread, turn by turn: take, stage, write, answer, sync, publish, answer.
 //! 4. [`wire`]: Kafka's messages as tables, and [`api`]: one file an API, table on top, handler below.
-//! 5. [`server`]: who is let in ([`server::accept`]); a connection, its thread, its pipelining; how it waits ([`server::waiting`]) and sends
-//!    ([`server::reply`]).
+//! 5. [`server`]: who is let in ([`server::accept`]); a connection, its thread, its pipelining; how it waits
+//!    ([`server::waiting`]) and sends ([`server::reply`]).
 //! 6. [`control`] and [`catalog`]: topics and producer ids, as Kafka's own records in a log like any other.
 //! 7. [`group`]: consumer groups and their offsets, as pure state machines that [`control`] drives.
 //! 8. [`txn`]: transactions, likewise.
-//! 9. [`clock`]: broker time. [`cleaner`]: what has grown old by it, and what compaction leaves; it prepares, and the
-//!    writer puts in place.
+//! 9. [`clock`]: broker time. [`cleaner`]: what has grown old by it, what compaction leaves, and what the disk has
+//!    garbled ([`storage::audit`]); it prepares, and the writer puts in place.
 //! 10. [`broker`]: who is started and stopped in which order. [`config`]: the one table of settings,
 //!     and those in force, which change while the broker runs. [`quota`]: who is slowed down.
 //! 11. [`cli`]: what reads a data directory without a broker.
@@ -58,6 +58,7 @@
 //! ```text
 //! retention:  cleaner: segments beyond a limit -> writer: log start raised -> control: saved -> writer: files go
 //! compaction: cleaner: `.cleaned` files, synced -> writer: swapped in, a new view -> the old files go
+//! rot:        cleaner: `.quarantine`, and `.cleaned` files without it, synced -> writer: swapped in -> epoch raised
 //! ```
 //!
 //! # Threads and owners
@@ -106,6 +107,7 @@ pub mod error;
 pub mod group;
 pub mod lock;
 pub mod quota;
+pub mod seldom;
 pub mod server;
 pub mod storage;
 pub mod sync;

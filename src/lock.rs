@@ -42,6 +42,8 @@ pub enum Rank {
     Sync,
     /// A connection's inbox of completions.
     Inbox,
+    /// When a line was logged last.
+    Seldom,
 }
 
 #[cfg(debug_assertions)]

@@ -79,7 +79,7 @@ fn verify(data: &Path, wanted: &[String]) -> ExitCode {
         Ok(figures) if figures.unread > 0 => ExitCode::from(5),
         Ok(_) => ExitCode::SUCCESS,
         Err(e) if is_locked(&e) => fail(3, &e),
-        Err(e) if e.io().is_some_and(|e| e.kind() == ErrorKind::NotFound) => fail(2, &e),
+        Err(e) if is_no_place(&e) => fail(2, &e),
         Err(e) => fail(5, &e),
     }
 }
@@ -104,6 +104,12 @@ fn is_locked(error: &Error) -> bool {
     error
         .io()
         .is_some_and(|e| e.kind() == ErrorKind::WouldBlock)
+}
+
+/// The directory, or what of it is to be verified, is not there.
+fn is_no_place(error: &Error) -> bool {
+    let kinds = [ErrorKind::NotFound, ErrorKind::NotADirectory];
+    error.io().is_some_and(|e| kinds.contains(&e.kind()))
 }
 
 fn fail(code: u8, error: &Error) -> ExitCode {

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::control::{self, Answer};
 use crate::error::{ErrorCode, Result};
+use crate::seldom::Seldom;
 use crate::storage::{Log, Partition, Staged, Status, SyncItem, Trash};
 use crate::sync::{self, Syncer};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -406,7 +407,10 @@ impl Writer {
             return true;
         };
         let (topic, index) = (&held.partition.topic, held.partition.index);
-        log::error!("{topic}-{index}: a write failed and was taken back: {error}");
+        static FAILED: Seldom = Seldom::new();
+        FAILED.error(format_args!(
+            "{topic}-{index}: a write failed and was taken back: {error}"
+        ));
         if held.log.is_offline() {
             held.partition.set_status(Status::Offline);
         }
@@ -496,7 +500,10 @@ impl Writer {
         // Hints only, and never in an acknowledgement's path: what fails here is rebuilt at the next start.
         if let Err(error) = held.log.flush_indexes() {
             let (topic, index) = (&held.partition.topic, held.partition.index);
-            log::warn!("{topic}-{index}: index entries were not written: {error}");
+            static UNWRITTEN: Seldom = Seldom::new();
+            UNWRITTEN.warn(format_args!(
+                "{topic}-{index}: index entries were not written: {error}"
+            ));
         }
         let sealed = held.log.take_hints();
         if !sealed.is_empty() {

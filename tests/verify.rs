@@ -133,10 +133,9 @@ fn a_directory_that_a_broker_uses_is_refused() {
     let output = ottla(&["verify", "--data", path]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(
-        said.starts_with(&format!("ottla: a broker uses {path}: stop it, or"))
-            && output.stdout.is_empty()
-    );
+    let advice = "stop it, or verify a snapshot of the filesystem";
+    assert_eq!(said, format!("ottla: a broker uses {path}: {advice}\n"));
+    assert!(output.stdout.is_empty());
     assert!(broker.stop().success());
     assert_eq!(verify(data.path(), &[]).0, 0);
 }
@@ -145,7 +144,8 @@ fn a_directory_that_a_broker_uses_is_refused() {
 fn arguments_that_make_no_sense_are_refused() {
     let data = Data::new();
     let path = data.path().to_str().unwrap();
-    let empty = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().to_str().unwrap();
     let cases: [(&[&str], i32, &str); 6] = [
         (
             &["verify"],
@@ -170,12 +170,12 @@ fn arguments_that_make_no_sense_are_refused() {
         (
             &["verify", "--data", path, "t-0"],
             2,
-            "there is no topic or partition \"t-0\": entity not found",
+            "\"t-0\": there is no such topic or partition",
         ),
         (
-            &["verify", "--data", empty.path().to_str().unwrap()],
-            5,
-            &format!("{} is no broker's data directory", empty.path().display()),
+            &["verify", "--data", empty],
+            2,
+            &format!("{empty}: it is no broker's data directory"),
         ),
     ];
     for (args, code, line) in cases {
@@ -416,12 +416,19 @@ fn what_can_be_made_anew_is_a_hint() {
             0,
             "- - log-start-offset-checkpoint: garbled",
         ),
+        (
+            "broker-time-checkpoint",
+            0,
+            "- - broker-time-checkpoint: garbled",
+        ),
     ];
     for (name, position, line) in cases {
         let scene = Scene::new(Stop::Clean);
         scene
             .data
             .offsets("log-start-offset-checkpoint", &[("t", 0, 0)]);
+        let time = scene.data.path().join("broker-time-checkpoint");
+        fs::write(time, "0\n1\n1700000000000\n").unwrap();
         scene.change(name, position, &zeros);
         scene.says(0, &[&format!("hint {line}")]);
     }

@@ -22,6 +22,7 @@
 use super::{Call, Ended, Exchange, Reply, usable};
 use crate::error::ErrorCode;
 use crate::quota::Flow;
+use crate::seldom::Seldom;
 use crate::server::waiting::Watch;
 use crate::storage::view::SLICES_MAX;
 use crate::storage::{Hint, Partition, ReadError, Snapshot, View, Wake};
@@ -349,7 +350,8 @@ fn read(
         // Its directory was renamed away, and the partition is about to be marked as deleted.
         Err(ReadError::Gone) => return Err((wanted.missing, None)),
         Err(ReadError::Io(error)) => {
-            log::error!("reading a log at offset {offset}: {error}");
+            static FAILED: Seldom = Seldom::new();
+            FAILED.error(format_args!("reading a log at offset {offset}: {error}"));
             partition.inspect(|partition| call.broker.cleaner.suspect(partition));
             return Err((ErrorCode::KafkaStorageError, None));
         }

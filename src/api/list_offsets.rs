@@ -17,6 +17,7 @@
 
 use super::{Call, Ended, usable};
 use crate::error::ErrorCode;
+use crate::seldom::Seldom;
 use crate::server::waiting::Watch;
 use crate::storage::{Partition, ReadError, Snapshot, Status, TimestampOffset, View, Wake};
 use crate::wire::messages;
@@ -157,7 +158,8 @@ fn answer(
             answer(call, version, isolation_level, asked, partition)
         }
         Err(error) => {
-            log::error!("looking for an offset by time: {error}");
+            static FAILED: Seldom = Seldom::new();
+            FAILED.error(format_args!("looking for an offset by time: {error}"));
             Ok(Err(ErrorCode::KafkaStorageError))
         }
     }

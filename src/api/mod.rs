@@ -148,6 +148,7 @@ apis! {
     },
     join_group::JoinGroupRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
+        exchange.give_back();
         exchange.reply_unless_ended(|call, version| join_group::handle(call, version, request))
     },
     heartbeat::HeartbeatRequest => |exchange, frame| {
@@ -160,6 +161,7 @@ apis! {
     },
     sync_group::SyncGroupRequest => |exchange, frame| {
         let request = exchange.read(frame)?;
+        exchange.give_back();
         exchange.reply_unless_ended(|call, version| sync_group::handle(call, version, request))
     },
     describe_groups::DescribeGroupsRequest => |exchange, frame| {
@@ -386,6 +388,12 @@ impl Exchange<'_> {
             .map_err(|error| error.to_string())?;
         self.memory = reader.into_memory();
         Ok(request)
+    }
+
+    /// For a request that waits for other clients, perhaps for minutes: what is kept of it meanwhile is the
+    /// coordinator's, who counts it.
+    fn give_back(&mut self) {
+        self.memory = None;
     }
 
     /// Takes memory for an answer that is much larger than its question, and for so long as it is made; waits for

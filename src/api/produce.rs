@@ -29,6 +29,7 @@ use crate::clock::wall_clock_ms;
 use crate::config::TimestampType;
 use crate::error::ErrorCode;
 use crate::quota::{Flow, Quotas};
+use crate::seldom::Seldom;
 use crate::server::waiting::{Outcome, Ticket};
 use crate::storage::Partition;
 use crate::wire::{Records, Uuid, Writer, messages, write_response};
@@ -258,14 +259,15 @@ fn refusal(code: ErrorCode) -> Refusal {
 fn report(call: &Call<'_>, partition: &Partition, refused: &Refusal) {
     if let ErrorCode::CorruptMessage | ErrorCode::InvalidRecord = refused.code {
         let peer = call.socket.peer_addr().map(|peer| peer.to_string());
-        log::warn!(
+        static REFUSED: Seldom = Seldom::new();
+        REFUSED.warn(format_args!(
             "{}: a batch for {}-{} is refused with {}: {}",
             peer.unwrap_or_else(|error| error.to_string()),
             partition.topic,
             partition.index,
             refused.code.name(),
             refused.message
-        );
+        ));
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::builder::Builder;
 use super::records::key_values;
-use super::{CONTROL, Header, TRANSACTIONAL};
+use super::{CONTROL, Header, TRANSACTIONAL, set_place};
 
 const VERSION: i16 = 0;
 const ABORT: i16 = 0;
@@ -38,6 +38,25 @@ impl Marker {
             .attributes(TRANSACTIONAL | CONTROL)
             .add(Some(&key), Some(&value), &[], timestamp)
             .build()
+    }
+
+    /// A marker of no coordinator, so that it fences nobody, at the offset of one that is lost; `timestamp` in ms.
+    pub fn in_place_of_lost(
+        commit: bool,
+        producer_id: i64,
+        producer_epoch: i16,
+        timestamp: i64,
+        offset: i64,
+    ) -> Vec<u8> {
+        let marker = Marker {
+            commit,
+            coordinator_epoch: 0,
+        };
+        let mut bytes = marker.batch(producer_id, producer_epoch, timestamp);
+        if let Some(head) = bytes.first_chunk_mut() {
+            set_place(head, offset, 0);
+        }
+        bytes
     }
 
     /// Reads a control batch; nothing if it is none, or of a kind that ends no transaction.

@@ -4,7 +4,8 @@
 //! directory          catalog                        decision
 //! topic-N, id I      has topic with id I            recover; a partition whose record was lost is recorded again
 //!                    removed I                      rename away and unlink: a deletion that a crash cut short (L6)
-//!                    has topic, with another id     put aside as a stray
+//!                    has topic, with another id     put aside as a stray; but where records of the catalog are lost,
+//!                                                   and no directory has that id, the topic was removed and made anew
 //!                    does not know topic nor I      adopt: moved here, or its record fell into a gap
 //! topic-N, no id     has topic                      recover, and write the id: its small state was lost
 //!                    does not know topic            adopt, if segments are in it; else leave alone, with a warning
@@ -19,7 +20,7 @@
 //! Invariants: nothing is unlinked whose RemoveTopicRecord was not read, or whose name does not say so; a name that
 //! is to be unlinked is no partition's own name any more, durably, before any log is opened.
 
-use crate::catalog::{METADATA_TOPIC, State, partition_of};
+use crate::catalog::{METADATA_TOPIC, State, TopicState, kept_for_ever, partition_of};
 use crate::control::{
     Internal, NewTopic, Rooms, partition_dir, partition_record, topic_records, unlink_in_background,
 };
@@ -27,8 +28,8 @@ use crate::error::{Context, Result};
 use crate::storage::checkpoint;
 use crate::storage::segment::offset_in_name;
 use crate::wire::Uuid;
-use crate::wire::metadata_records::MetadataRecord;
-use std::collections::BTreeMap;
+use crate::wire::metadata_records::{MetadataRecord, RemoveTopicRecord};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -42,6 +43,7 @@ const ROT_BITS_MAX: u32 = 16;
 /// Goes through the data directory as the table above says; gives the records that adopt what is unknown.
 pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> {
     let (mut doomed, mut records, mut unknown) = (Vec::new(), Vec::new(), Unknown::new());
+    let mut removed = BTreeSet::new();
     let reading = || format!("reading {}", rooms.data.display());
     for entry in fs::read_dir(&rooms.data).context(reading)? {
         let entry = entry.context(reading)?;
@@ -69,7 +71,15 @@ pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> 
         let id = topic_id(&path).filter(|id| known.is_none_or(|known| !is_rotten(*id, known.id)));
         match (id, known) {
             (Some(id), _) if state.removed.contains(&id) => doomed.extend(rooms.doom(&path)),
-            (Some(id), Some(known)) if known.id != id => rooms.put_aside(&path)?,
+            (Some(id), Some(known)) if known.id != id => {
+                if !state.has_lost_records || has_directory(rooms, topic, known) {
+                    rooms.put_aside(&path)?;
+                    continue;
+                }
+                removed.insert(known.id);
+                let of_topic = unknown.entry(topic.into()).or_default();
+                of_topic.entry(id).or_default().push(index);
+            }
             (id, Some(known)) => {
                 if id.is_none() {
                     write_topic_id(&path, known.id);
@@ -86,10 +96,19 @@ pub fn look_around(rooms: &Rooms, state: &State) -> Result<Vec<MetadataRecord>> 
             }
         }
     }
+    let removal = |topic_id| MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id });
+    records.extend(removed.into_iter().map(removal));
     adopt(unknown, rooms, &mut records)?;
     rooms.sync()?;
     unlink_in_background(doomed);
     Ok(records)
+}
+
+/// Whether a partition that the catalog knows has its own directory.
+fn has_directory(rooms: &Rooms, topic: &str, known: &TopicState) -> bool {
+    let mut dirs =
+        (0..known.leader_epochs.len() as i32).map(|index| partition_dir(&rooms.data, topic, index));
+    dirs.any(|dir| topic_id(&dir).is_some_and(|id| id == known.id || is_rotten(id, known.id)))
 }
 
 fn left_alone(path: &Path) {
@@ -150,23 +169,17 @@ fn adopt(unknown: Unknown, rooms: &Rooms, records: &mut Vec<MetadataRecord>) -> 
                     "{found_as}, and kept for ever: set its retention.ms and retention.bytes, and cleanup.policy \
                      if it was compacted"
                 );
-                kept_for_ever(&name)
+                NewTopic {
+                    name: name.as_str().into(),
+                    overrides: kept_for_ever(),
+                    ..NewTopic::default()
+                }
             }
         };
         records.extend(topic_records(&topic, id, 0, rooms.settings.get().node_id));
         records.extend((0..=highest).map(|index| found(rooms, &name, id, index)));
     }
     Ok(())
-}
-
-/// A topic whose settings are not known.
-fn kept_for_ever(name: &str) -> NewTopic {
-    let kept = ["retention.ms", "retention.bytes"];
-    NewTopic {
-        name: name.into(),
-        overrides: kept.map(|name| (name.into(), "-1".into())).into(),
-        ..NewTopic::default()
-    }
 }
 
 /// The record of a partition that was found, at the leader epoch that it has reached.

@@ -115,17 +115,18 @@ fn replay(dir: &Path, view: &View, shared: &Shared) -> Result<State> {
     let (mut state, from) = snapshot(dir, view.log_start)?;
     let mut next = from;
     for_each_entry(METADATA_TOPIC, view, shared, |entry| {
-        let Entry::Record { offset, value, .. } = entry else {
-            return Ok(());
+        let (offset, record) = match entry {
+            Entry::Record { offset, value, .. } => (offset, Some(value)),
+            Entry::Marker(header, _) | Entry::Control(header) => (header.base_offset, None),
         };
         if offset < from {
             return Ok(());
         }
-        state.skip_producer_ids(offset - next);
+        state.lose_records(offset - next);
         next = offset + 1;
-        apply(&mut state, value)
+        record.map_or(Ok(()), |value| apply(&mut state, value))
     })?;
-    state.skip_producer_ids(view.high_watermark - next);
+    state.lose_records(view.high_watermark - next);
     Ok(state)
 }
 
@@ -160,7 +161,8 @@ fn snapshot(dir: &Path, log_start: i64) -> Result<(State, i64)> {
         "{METADATA_TOPIC}: the records before offset {log_start} are in no snapshot; \
          topics are adopted from their directories, without their settings"
     );
-    Ok((State::default(), log_start))
+    // The records that are lost count as any others that are.
+    Ok((State::default(), 0))
 }
 
 /// The offset in a snapshot's name, `<offset>-<epoch>.checkpoint`.

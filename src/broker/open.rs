@@ -6,9 +6,11 @@
 use super::catch_up::{InLogs, catch_up, sum_up};
 use super::directories::look_around;
 use super::metadata::Metadata;
-use super::replay::{Entry, for_each_entry, load_transactions};
+use super::replay::{Entry, for_each_entry, load_transactions, outcome_in};
 use crate::api::api_versions::{FEATURES, Feature};
-use crate::catalog::{Catalog, OFFSETS_TOPIC, RESOURCE_BROKER, State, Topic, is_internal};
+use crate::catalog::{
+    Catalog, OFFSETS_TOPIC, RESOURCE_BROKER, State, TRANSACTIONS_TOPIC, Topic, is_internal,
+};
 use crate::clock::Clock;
 use crate::compress::Decoders;
 use crate::config::{MIN_INSYNC_REPLICAS, TopicConfig};
@@ -19,7 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::group::records::Record;
 use crate::group::{Env, Groups};
 use crate::storage::checkpoint::{self, META_PROPERTIES, MetaProperties};
-use crate::storage::{Log, Partition, Report, Snapshot, Start, Status};
+use crate::storage::{Log, Partition, Report, Snapshot, Start, Status, View};
 use crate::sync;
 use crate::txn::Transactions;
 use crate::wire::Uuid;
@@ -28,7 +30,7 @@ use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 /// A data directory, opened.
@@ -64,6 +66,8 @@ pub(super) struct Left<'a> {
     clean: bool,
     checkpoints: Checkpoints,
     pub clock: Arc<Clock>,
+    /// What the coordinator of transactions has recorded, once that is there.
+    transaction_logs: OnceLock<Vec<View>>,
 }
 
 /// Opens the data directory: see the broker's start order.
@@ -76,26 +80,13 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
         rooms,
         decoders,
         clean: checkpoint::take_clean_shutdown(data)?,
-        checkpoints: Checkpoints::load(data),
+        checkpoints: Checkpoints::load(data)?,
         clock: Arc::new(Clock::load(data)),
+        transaction_logs: OnceLock::new(),
     };
     let mut metadata = Metadata::open(&left)?;
     if !metadata.state.formatted {
-        let level = |feature: Feature| {
-            MetadataRecord::FeatureLevel(FeatureLevelRecord {
-                name: feature.name.into(),
-                feature_level: feature.level,
-            })
-        };
-        let min_isr = MetadataRecord::Config(ConfigRecord {
-            resource_type: RESOURCE_BROKER,
-            resource_name: String::new(),
-            name: MIN_INSYNC_REPLICAS.into(),
-            value: Some("1".into()),
-        });
-        let mut records = FEATURES.map(level).to_vec();
-        records.push(min_isr);
-        metadata.append(&records)?;
+        metadata.append(&first_records())?;
     }
     set_dynamic(rooms, &metadata.state);
     let adopted = look_around(rooms, &metadata.state)?;
@@ -138,6 +129,23 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
     })
 }
 
+/// What a new catalog begins with.
+fn first_records() -> Vec<MetadataRecord> {
+    let level = |feature: Feature| {
+        MetadataRecord::FeatureLevel(FeatureLevelRecord {
+            name: feature.name.into(),
+            feature_level: feature.level,
+        })
+    };
+    let min_isr = MetadataRecord::Config(ConfigRecord {
+        resource_type: RESOURCE_BROKER,
+        resource_name: String::new(),
+        name: MIN_INSYNC_REPLICAS.into(),
+        value: Some("1".into()),
+    });
+    FEATURES.map(level).into_iter().chain([min_isr]).collect()
+}
+
 /// Puts what was set while earlier brokers ran over what this one was started with.
 fn set_dynamic(rooms: &Rooms, state: &State) {
     let config = rooms.settings.get();
@@ -177,12 +185,11 @@ fn lock(data: &Path) -> Result<File> {
     let file = File::create(&path).context(|| format!("making {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()).context(|| {
-            format!(
-                "another broker uses {}: stop it, or choose another --data",
-                data.display()
-            )
-        }),
+        Err(TryLockError::WouldBlock) => {
+            let advice = "stop it, or choose another --data";
+            Err(io::Error::new(io::ErrorKind::WouldBlock, advice))
+                .context(|| format!("another broker uses {}", data.display()))
+        }
         Err(TryLockError::Error(error)) => {
             Err(error).context(|| format!("locking {}", path.display()))
         }
@@ -258,6 +265,10 @@ impl Left<'_> {
             log_start: self.checkpoints.log_starts.get(&key).copied(),
             tear_bytes_max: TURN_BYTES_PER_PARTITION_MAX,
             check_all: is_internal(topic),
+            outcome: &|id, epoch| {
+                let logs = self.transaction_logs.get()?;
+                outcome_in(logs, &self.rooms.storage, id, epoch)
+            },
             decoders: self.decoders,
             time_ms: self.clock.now().time_ms,
         };
@@ -305,6 +316,7 @@ fn load_groups(rooms: &Rooms, state: &State, catalog: &Catalog, clock: &Clock) -
                 Entry::Marker(header, marker) => {
                     groups.end_transaction(header.producer_id, index, marker.commit);
                 }
+                Entry::Control(_) => {}
             }
             Ok(())
         });
@@ -373,7 +385,17 @@ fn open_topics(
         }
     }
     make_missing(left, &mut list);
-    let mut list = open_all(left, list);
+    let is_of_transactions = |room: &Room| &*room.topic == TRANSACTIONS_TOPIC;
+    let (first, others) = list.into_iter().partition(is_of_transactions);
+    let mut list = open_all(left, first);
+    let opened = list
+        .iter()
+        .filter_map(|room| room.opened.as_ref()?.as_ref().ok());
+    let _ = left
+        .transaction_logs
+        .set(opened.map(|(log, _)| log.view()).collect());
+    list.extend(open_all(left, others));
+    list.sort_by(|a, b| (&a.topic, a.index).cmp(&(&b.topic, b.index)));
     sum_up(&list);
     catch_up(rooms, metadata, &mut list);
     let all_online = list.iter().all(|room| matches!(room.opened, Some(Ok(_))));
@@ -433,9 +455,7 @@ fn open_all(left: &Left<'_>, list: Vec<Room>) -> Vec<Room> {
         }
         work();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by(|a, b| (&a.topic, a.index).cmp(&(&b.topic, b.index)));
-    done
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes those that are not there, as a crash leaves many of a large topic, and whose records are not missed.

@@ -35,6 +35,8 @@ pub enum Entry<'a> {
     },
     /// The end of the transaction of the header's producer.
     Marker(&'a Header, Marker),
+    /// Another control batch: the quorum's own, in a catalog of Kafka's.
+    Control(&'a Header),
 }
 
 /// Gives `take` each record's key and value, in the log's order, as [`for_each_entry`] does.
@@ -46,7 +48,7 @@ pub fn for_each_record(
 ) -> Result<()> {
     for_each_entry(name, view, shared, |entry| match entry {
         Entry::Record { key, value, .. } => take(key, value),
-        Entry::Marker(..) => Ok(()),
+        Entry::Marker(..) | Entry::Control(_) => Ok(()),
     })
 }
 
@@ -104,7 +106,7 @@ pub fn for_each_in_file(
         }
         let taken = take_batch(&header, &body, &mut |entry: Entry<'_>| match entry {
             Entry::Record { key, value, .. } => take(key, value),
-            Entry::Marker(..) => Ok(()),
+            Entry::Marker(..) | Entry::Control(_) => Ok(()),
         });
         if let Err(error) = taken {
             log::error!("{} at byte {position}: {error}", path.display());
@@ -149,6 +151,27 @@ pub fn load_transactions(
     transactions
 }
 
+/// How a producer's last transaction at an epoch ended, as far as these logs of transactions tell: whether it counts.
+pub fn outcome_in(logs: &[View], shared: &Shared, producer_id: i64, epoch: i16) -> Option<bool> {
+    let mut found = None;
+    for view in logs {
+        let read = for_each_record(TRANSACTIONS_TOPIC, view, shared, |key, value| {
+            let record = records::decode(key, value).map_err(|error| error.to_string())?;
+            let outcome = record.and_then(|(_, transaction)| transaction?.outcome());
+            if let Some((id, at, commit)) = outcome
+                && (id, at) == (producer_id, epoch)
+            {
+                found = Some(commit);
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            log::error!("{error}");
+        }
+    }
+    found
+}
+
 fn first_batch(bytes: &[u8]) -> Option<(Header, &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let header = Header::parse(head);
@@ -160,8 +183,7 @@ fn take_batch(header: &Header, body: &[u8], take: &mut impl FnMut(Entry<'_>) -> 
     if header.is_control() {
         return match Marker::read(header, body) {
             Some(marker) => take(Entry::Marker(header, marker)),
-            // The quorum's own, in a catalog of Kafka's.
-            None => Ok(()),
+            None => take(Entry::Control(header)),
         };
     }
     let records = key_values(header, body).map_err(|error| error.to_string())?;

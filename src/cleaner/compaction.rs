@@ -199,6 +199,10 @@ impl Compaction {
                 let backoff = broker.config().cleaner_backoff_ms.clamp(1, WAIT_MS_MAX);
                 return self.pause(partition, Duration::from_millis(backoff as u64));
             }
+            Err(Failed::Damaged(error)) => {
+                log::error!("{name}: not compacted: {error}");
+                bell.suspect(partition);
+            }
             Err(Failed::Error(error)) => log::error!("{name}: not compacted: {error}"),
         }
         self.pause(partition, PAUSE_AFTER_FAILURE);

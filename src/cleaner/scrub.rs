@@ -6,33 +6,32 @@
 //! `storage::mend`'s; the writer puts that in place, and rolls the active segment before.
 //!
 //! 1. One segment at a time: compaction and retention come in between. Once one log is due, all are read whose turn
-//!    would come within half an interval: the disk wakes once, not once a log. A log of which a reader found bytes that
-//!    are no batch is read at once.
+//!    would come within half an interval: the disk wakes once, not once a log. A log of which a reader or compaction
+//!    found bytes that are no batch is read at once.
 //! 2. What is read goes through the page cache, so a byte that rots beneath a page that is still cached shows only once
 //!    that page is gone: a scrub finds what was not read or written lately, which is what nobody else would find. What
 //!    it reads itself, once, is the first that the kernel drops: pages in use, it keeps.
 //! 3. An index alone that is wrong is no loss, and one line in the log.
 
-use super::Bell;
 use super::compaction::ask;
 use super::pace::Pace;
+use super::{Bell, FIRST_LOOK_AFTER_MAX};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::control::log_settings;
 use crate::storage::audit::{self, Audit, FINDINGS_MAX, Finding, Kind, Subject};
-use crate::storage::checkpoint::{Offsets, read_offsets, write_offsets};
+use crate::storage::checkpoint::{Offsets, SCRUB_TIMES, read_offsets, write_offsets};
 use crate::storage::compaction::{self, Failed, Stopped};
 use crate::storage::mend::Mend;
 use crate::storage::segment::Extent;
 use crate::storage::{Partition, ReadError, Snapshot, Status};
 use crate::writer::Job;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const CHECKPOINT: &str = "scrub-checkpoint";
 
 /// A log that a reader complained of is not read again for so long: what cannot be mended would be read for ever.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -73,7 +72,7 @@ struct Walk {
 impl Scrub {
     /// Remembers what the last run saved; a log that is not in it counts from now.
     pub fn load(broker: &Broker) -> Scrub {
-        let path = broker.config().data_dir.join(CHECKPOINT);
+        let path = broker.config().data_dir.join(SCRUB_TIMES);
         let found = read_offsets(&path).unwrap_or_else(|error| {
             log::warn!("{error}; going on without it");
             Offsets::new()
@@ -84,15 +83,24 @@ impl Scrub {
             // No look was later than now: an interval would be lost by believing it.
             Some((p.serial, (*looked_ms).min(now_ms)))
         };
+        let looked_ms: HashMap<u64, i64> =
+            partitions(broker).into_iter().filter_map(looked).collect();
+        // A broker that starts has other things to do, unless a log is due already.
+        let interval_ms = broker.config().scrub_interval_ms;
+        let is_due = |ms: &i64| interval_ms >= 0 && now_ms.saturating_sub(*ms) >= interval_ms;
+        let first = match looked_ms.values().any(is_due) {
+            true => Duration::ZERO,
+            false => Duration::from_millis(interval_ms.unsigned_abs()).min(FIRST_LOOK_AFTER_MAX),
+        };
         Scrub {
             path,
-            looked_ms: partitions(broker).into_iter().filter_map(looked).collect(),
+            looked_ms,
             heeded: HashMap::new(),
             suspects: Vec::new(),
             walk: None,
             in_round: false,
             has_read: false,
-            next_look: Some(Instant::now()),
+            next_look: Some(Instant::now() + first),
             saved: None,
             unsaved: false,
         }
@@ -103,11 +111,13 @@ impl Scrub {
         self.next_look
     }
 
-    /// Readers found something in these logs that is no batch.
+    /// Readers, or compaction, found something in these logs that is no batch.
     pub fn heed(&mut self, suspects: Vec<u64>) {
         self.heeded.retain(|_, at| at.elapsed() < PAUSE);
         for serial in suspects {
-            if self.heeded.insert(serial, Instant::now()).is_none() {
+            // Who complains again and again must not put off the next reading for ever.
+            if let Entry::Vacant(entry) = self.heeded.entry(serial) {
+                entry.insert(Instant::now());
                 self.suspects.push(serial);
                 self.next_look = Some(Instant::now());
             }
@@ -219,7 +229,10 @@ impl Walk {
         let is_next = |(extent, _): &(&Extent, bool)| extent.end_offset > self.next;
         let next = view.segments().find(is_next);
         let Some((extent, sealed)) = next.filter(|_| status == Status::Online) else {
-            self.look_at_small_files();
+            // Those of a topic that was deleted are on their way out.
+            if status != Status::Deleted {
+                self.look_at_small_files();
+            }
             return Ok(false);
         };
         let end = self.audit.end();
@@ -257,7 +270,7 @@ impl Walk {
                 Err(Failed::Stopped | Failed::Moved) => {
                     log::warn!("{name}: {} has changed, and is not mended", path.display());
                 }
-                Err(Failed::Error(e)) => {
+                Err(Failed::Damaged(e) | Failed::Error(e)) => {
                     log::error!("{name}: {} is not mended: {e}", path.display());
                 }
             }
@@ -339,5 +352,32 @@ impl Walk {
                 .for_each(|finding| log::warn!("{}: {finding}", self.name())),
             Err(error) => log::warn!("{}: {error}", self.name()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_complains_without_end_is_heard_again_after_the_pause() {
+        let mut scrub = Scrub {
+            path: PathBuf::new(),
+            looked_ms: HashMap::new(),
+            heeded: HashMap::new(),
+            suspects: Vec::new(),
+            walk: None,
+            has_read: false,
+            in_round: false,
+            next_look: None,
+            saved: None,
+            unsaved: false,
+        };
+        scrub.heed(vec![7]);
+        assert_eq!(std::mem::take(&mut scrub.suspects), [7]);
+        let first = scrub.heeded[&7];
+        scrub.heed(vec![7]);
+        assert!(scrub.suspects.is_empty(), "once in the pause");
+        assert_eq!(scrub.heeded[&7], first, "the pause counts from the first");
     }
 }

@@ -10,10 +10,11 @@
 mod eyes;
 
 use crate::catalog::{METADATA_TOPIC, partition_of};
+use crate::clock::{BROKER_TIME, parse_broker_time};
 use crate::error::{self, Context, Error, Result};
 use crate::storage::audit::{self, Finding, Kind};
 use crate::storage::checkpoint::{self, CLEAN_SHUTDOWN, CLEANER_OFFSETS, LOG_STARTS};
-use crate::storage::checkpoint::{META_PROPERTIES, Offsets, RECOVERY_POINTS};
+use crate::storage::checkpoint::{META_PROPERTIES, Offsets, RECOVERY_POINTS, SCRUB_TIMES};
 use crate::writer::TURN_BYTES_PER_PARTITION_MAX;
 use eyes::Eyes;
 use std::fmt;
@@ -42,7 +43,7 @@ The last line is `verify:` and figures. Progress goes to stderr.
 Exit codes:
   0    nothing is lost: no finding, or only hints, gaps of before, torn ends and bytes that were set aside
   1    records are lost
-  2    the arguments make no sense
+  2    the arguments make no sense, or name what is not there
   3    a broker uses the directory: stop it, or verify a snapshot of the filesystem; it looks after its own files itself
   5    something could not be read, and nothing else is wrong
 ";
@@ -92,7 +93,7 @@ impl fmt::Display for Figures {
 /// none. The catalog is always among them, for it says what the others ought to be.
 ///
 /// # Errors
-/// A broker uses the directory (`WouldBlock`), `wanted` names what is not there (`NotFound`), it is no data directory,
+/// A broker uses the directory (`WouldBlock`), it is none of a broker's or `wanted` names what is not there (`NotFound`),
 /// or `out` takes no more.
 pub fn run(data: &Path, wanted: &[String], out: &mut dyn Write) -> Result<Figures> {
     let _lock = lock(data)?;
@@ -133,10 +134,11 @@ fn lock(data: &Path) -> Result<Option<File>> {
     };
     match file.try_lock_shared() {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(ErrorKind::WouldBlock.into()).context(|| {
-            let data = data.display();
-            format!("a broker uses {data}: stop it, or verify a snapshot of the filesystem")
-        }),
+        Err(TryLockError::WouldBlock) => {
+            let advice = "stop it, or verify a snapshot of the filesystem";
+            Err(io::Error::new(ErrorKind::WouldBlock, advice))
+                .context(|| format!("a broker uses {}", data.display()))
+        }
         Err(TryLockError::Error(e)) => Err(e).context(|| format!("locking {}", path.display())),
     }
 }
@@ -151,8 +153,9 @@ fn partitions(data: &Path) -> Result<Vec<String>> {
         names.extend(name.filter(|name| partition_of(name).is_some() && entry.path().is_dir()));
     }
     if names.is_empty() && !data.join(META_PROPERTIES).exists() {
-        let data = data.display();
-        return Err(Error::new(format!("{data} is no broker's data directory")));
+        let what = "it is no broker's data directory";
+        return Err(io::Error::new(ErrorKind::NotFound, what))
+            .context(|| data.display().to_string());
     }
     names.sort_by_key(|name| {
         (
@@ -175,8 +178,8 @@ fn choose(all: &[String], wanted: &[String]) -> Result<Vec<String>> {
         .iter()
         .find(|word| !all.iter().any(|name| names(name, word)))
     {
-        return Err(ErrorKind::NotFound.into())
-            .context(|| format!("there is no topic or partition {word:?}"));
+        let what = "there is no such topic or partition";
+        return Err(io::Error::new(ErrorKind::NotFound, what)).context(|| format!("{word:?}"));
     }
     let is_chosen = |name: &&String| {
         wanted.is_empty() || is_catalog(name) || wanted.iter().any(|word| names(name, word))
@@ -368,18 +371,20 @@ enum Class {
 /// A file's name, and whether a text is a whole one.
 type SmallState = (&'static str, fn(&str) -> bool);
 
-const SMALL_STATE: [SmallState; 4] = [
+const SMALL_STATE: [SmallState; 6] = [
     (META_PROPERTIES, |text| {
         checkpoint::parse_meta_properties(text).is_some()
     }),
-    (RECOVERY_POINTS, |text| {
-        checkpoint::parse_offsets(text).is_some()
-    }),
-    (LOG_STARTS, |text| checkpoint::parse_offsets(text).is_some()),
-    (CLEANER_OFFSETS, |text| {
-        checkpoint::parse_offsets(text).is_some()
-    }),
+    (RECOVERY_POINTS, are_offsets),
+    (LOG_STARTS, are_offsets),
+    (CLEANER_OFFSETS, are_offsets),
+    (SCRUB_TIMES, are_offsets),
+    (BROKER_TIME, |text| parse_broker_time(text).is_some()),
 ];
+
+fn are_offsets(text: &str) -> bool {
+    checkpoint::parse_offsets(text).is_some()
+}
 
 /// Whether a finding lies in the last segment, no further from its end than was ever unsynced (P5's T).
 fn is_at_the_end(dir: &Path, finding: &Finding) -> bool {

@@ -124,9 +124,9 @@ settings! {
     queued_request_bytes_max: i64, "queued.max.request.bytes" = Some("134217728"), AtLeast(1), InForce("partial_frames_beyond_the_budget_do_not_deadlock"), <- &[],
         "Memory for the requests that are being received or handled, over all connections; who finds it full waits. A request larger than this is refused. Kafka's default is no limit.";
     request_receive_timeout_ms: i64, "request.receive.timeout.ms" = Some("30000"), AtLeast(1), InForce("a_slow_loris_is_closed"), <- &[],
-        "A connection whose half-received request stops coming for so long is closed, or one whose request takes so long beyond what its length allows (see request.receive.min.bytes.per.second). Ottla's own.";
+        "A connection whose half-received request stops coming for so long is closed, or one whose request takes so long beyond what its length allows (see request.receive.min.bytes.per.second) or waits so long for memory. Ottla's own.";
     request_receive_rate_min: i32, "request.receive.min.bytes.per.second" = Some("16384"), AtLeast(1), InForce("a_large_frame_that_trickles_is_closed"), <- &[],
-        "How fast a large request must come at least, on average: a slow line is given that much time. Ottla's own.";
+        "How fast a large request must come at least, on average: a slow line is given that much time. While others wait for the memory that it holds, it is 1 MiB. Ottla's own.";
     decompression_window_bytes_max: i64, "decompression.window.max" = Some("8388608"), AtLeast(65536), InForce("a_window_beyond_the_limit_is_refused_with_a_message"), <- &[],
         "The most memory, in bytes, that one batch may state it needs to be opened; a batch that states more is refused. Ottla's own.";
     decompression_memory_bytes_max: i64, "decompression.memory.max" = Some("67108864"), AtLeast(65536), InForce("decompression_bombs_take_no_memory"), <- &[],
@@ -177,7 +177,7 @@ settings! {
         "The bytes that compaction may read and write in a second. It rests three times as long as it works in any case.";
     scrub_interval_ms: i64, "log.scrub.interval.ms" = Some("604800000"), AtLeast(-1), InForce("the_scrub_reads_what_nobody_reads"), <- &[],
         "How often all logs are read to see whether the disk has garbled anything; -1 is never. Ottla's own: Kafka has no such setting.";
-    scrub_bytes_per_second_max: f64, "log.scrub.max.bytes.per.second" = Some("8388608"), Any, InForce("the_scrub_reads_what_nobody_reads"), <- &[],
+    scrub_bytes_per_second_max: f64, "log.scrub.max.bytes.per.second" = Some("8388608"), Any, InForce("the_scrub_reads_no_faster_than_it_may"), <- &[],
         "The bytes that such a reading may take in a second. It rests three times as long as it works in any case.";
     recovery_threads: i32, "num.recovery.threads.per.data.dir" = Some("2"), AtLeast(1), InForce(""), <- &[],
         "How many threads read logs back after an unclean stop.";

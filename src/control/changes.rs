@@ -13,6 +13,7 @@ use super::making::{End, Making};
 use super::plan::{self, Plan, Planned};
 use super::quotas;
 use super::settings::{self, SettingsPlan};
+use super::unmade::Unmade;
 use super::{
     Answer, Begin, Checkpoints, Internal, Mailbox, PlannedStarts, Reply, Request, Rooms, Token,
     answer,
@@ -61,6 +62,7 @@ pub struct Changes {
     /// The partitions whose leader epoch is to rise.
     gaps: Vec<Arc<Partition>>,
     renewed: BTreeSet<String>,
+    unmade: Unmade,
 }
 
 impl Changes {
@@ -86,6 +88,7 @@ impl Changes {
             waiting: VecDeque::new(),
             gaps: Vec::new(),
             renewed: BTreeSet::new(),
+            unmade: Unmade::default(),
         }
     }
 
@@ -375,7 +378,15 @@ impl Changes {
         // A deletion that could not save its checkpoints, on a full disk, left that to this.
         let durable = self.checkpoints.keep(is_old);
         let durable = durable.and_then(|()| self.rooms.sync());
-        making.finish(durable, &mut self.state, &self.published, &self.writer);
+        let unmade = making.finish(durable, &mut self.state, &self.published, &self.writer);
+        self.unmade.add(unmade);
+    }
+
+    /// Tries again to make what could not be made; says in how many ms to ask again.
+    pub fn retry_unmade(&mut self) -> u64 {
+        let catalog = self.published.get();
+        self.unmade
+            .retry(&self.rooms, &mut self.checkpoints, &catalog, &self.writer)
     }
 
     /// The next step of the change in hand.

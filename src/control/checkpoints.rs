@@ -4,11 +4,9 @@
 //! deleted topic's lines are gone, durably, before its deletion is answered, so that a topic made again under its
 //! name does not inherit a log start; the line of a log that could not be opened is carried over as it was.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::Partition;
-use crate::storage::checkpoint::{
-    self, LOG_STARTS, Offsets, RECOVERY_POINTS, read_offsets, write_offsets,
-};
+use crate::storage::checkpoint::{self, Offsets, RECOVERY_POINTS, read_offsets, write_offsets};
 use crate::writer::RecoveryPoints;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,21 +25,27 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Reads both. They are hints, so one that the disk refuses to give costs time and not the start.
-    pub fn load(data: &Path) -> Checkpoints {
-        let read = |name: &str| {
-            read_offsets(&data.join(name)).unwrap_or_else(|error| {
-                log::warn!("{error}; going on without it");
-                Offsets::new()
-            })
-        };
-        Checkpoints {
+    /// Reads both. Recovery points are hints: without them the start takes longer. Log starts are promises: a start
+    /// without them would show deleted records again, and save that.
+    ///
+    /// # Errors
+    /// The disk refuses to give the log starts.
+    pub fn load(data: &Path) -> Result<Checkpoints> {
+        let recovery_points = read_offsets(&data.join(RECOVERY_POINTS)).unwrap_or_else(|error| {
+            log::warn!("{error}; going on without it");
+            Offsets::new()
+        });
+        let log_starts = checkpoint::read_log_starts(data).map_err(|error| {
+            let advice = "without it, once it is moved away, deleted records would be back";
+            Error::new(format!("{error}: {advice}"))
+        })?;
+        Ok(Checkpoints {
             data: data.into(),
-            recovery_points: read(RECOVERY_POINTS),
-            log_starts: read(LOG_STARTS),
+            recovery_points,
+            log_starts,
             points_unsaved: false,
             starts_unsaved: false,
-        }
+        })
     }
 
     /// Takes in what the writer holds, and saves.
@@ -73,7 +77,8 @@ impl Checkpoints {
         self.save_starts()
     }
 
-    /// Forgets the lines that are not to be kept; on return the files show none of them.
+    /// Forgets the lines that are not to be kept; on return the files show none of them, nor does the generation that
+    /// log starts would be read from where the disk garbles the newest.
     pub fn keep(&mut self, mut keep: impl FnMut(&str, i32) -> bool) -> Result<()> {
         let (points, starts) = (self.recovery_points.len(), self.log_starts.len());
         self.recovery_points
@@ -81,7 +86,11 @@ impl Checkpoints {
         self.log_starts
             .retain(|(topic, index), _| keep(topic, *index));
         self.points_unsaved |= self.recovery_points.len() < points;
-        self.starts_unsaved |= self.log_starts.len() < starts;
+        if self.log_starts.len() < starts {
+            self.starts_unsaved = true;
+            self.save_starts()?;
+            self.starts_unsaved = true;
+        }
         self.save()
     }
 
@@ -106,6 +115,7 @@ impl Checkpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::checkpoint::LOG_STARTS;
     use crate::writer::RecoveryPoint;
 
     #[test]
@@ -117,16 +127,34 @@ mod tests {
             offset: 40,
             log_start: 4,
         };
-        let mut checkpoints = Checkpoints::load(dir.path());
+        let mut checkpoints = Checkpoints::load(dir.path()).unwrap();
         checkpoints
             .update(&vec![point("a", 0), point("a", 1), point("b", 0)])
             .unwrap();
         checkpoints.keep(|topic, _| topic != "a").unwrap();
         // Not held by the writer any more, and still there.
         checkpoints.update(&vec![]).unwrap();
-        let read = Checkpoints::load(dir.path());
+        let read = Checkpoints::load(dir.path()).unwrap();
         let b = ("b".to_string(), 0);
         assert_eq!(read.log_starts, Offsets::from([(b.clone(), 4)]));
         assert_eq!(read.recovery_points, Offsets::from([(b, 40)]));
+    }
+
+    /// The log start of a deleted topic would hide what was acknowledged in one that has its name.
+    #[test]
+    fn a_deleted_topics_log_start_does_not_come_back_from_an_older_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = RecoveryPoint {
+            topic: "a".into(),
+            index: 0,
+            offset: 40,
+            log_start: 4,
+        };
+        let mut checkpoints = Checkpoints::load(dir.path()).unwrap();
+        checkpoints.update(&vec![point]).unwrap();
+        checkpoints.keep(|_, _| false).unwrap();
+        std::fs::write(dir.path().join(LOG_STARTS), "rot").unwrap();
+        let read = Checkpoints::load(dir.path()).unwrap();
+        assert_eq!(read.log_starts, Offsets::new());
     }
 }

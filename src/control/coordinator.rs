@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::ErrorCode;
 use crate::group::records::Record;
 use crate::group::{self, Asker, Effect, Env, Groups, Transaction, partition_of};
+use crate::storage::Partition;
 use crate::wire::Uuid;
 use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, Refusal};
 use std::collections::BTreeSet;
@@ -105,6 +106,19 @@ impl Coordinator {
             false => self.groups.forget_topics(topics, &env),
         }
         self.perform();
+    }
+
+    /// Records of a partition are lost: if it is one of the log, what is known of its groups is recorded once more.
+    pub fn gap_found(&mut self, partition: &Partition, changes: &Changes) {
+        let catalog = self.published.get();
+        let topic = catalog.by_name(OFFSETS_TOPIC);
+        if let Some(topic) = topic.filter(|topic| topic.id == partition.topic_id) {
+            let count = topic.partitions.len();
+            let env = env(&self.clock, changes.config(), changes.state());
+            let concerned = |group: &str| partition_of(group, count) == partition.index;
+            self.groups.restate_offsets(concerned, &env);
+            self.perform();
+        }
     }
 
     /// Does what the time has come for; says in how many ms there is more to do.

@@ -2,8 +2,8 @@
 //! groups are still served; a heartbeat that waits for seconds costs a member its place.
 //!
 //! Invariants: what is made is told to nobody, neither to the catalog nor to the writer, before all of it is durable;
-//! a partition whose files cannot be made is offline until the next start, when it is made again, and the topic's
-//! answer says so.
+//! a partition whose files cannot be made is offline until they can be ([`super::unmade`]), and the topic's answer says
+//! so.
 
 use super::plan::{Plan, Planned};
 use super::rooms::{MADE_TOGETHER, Wanted};
@@ -148,22 +148,26 @@ impl Making {
     }
 
     /// Publishes what was made, hands it to the writer, and answers. If what all of it stands on is not `durable`, none
-    /// can be used: without a directory's entry nothing in it can be acknowledged (P1).
+    /// can be used: without a directory's entry nothing in it can be acknowledged (P1). Gives those that could not be made.
     pub fn finish(
         mut self,
         durable: Result<()>,
         state: &mut State,
         published: &Published,
         writer: &Queue,
-    ) {
+    ) -> Vec<Arc<Partition>> {
         if let Err(error) = durable {
             self.give_up(&error);
         }
         let records = &self.plan.records;
         settings::tell_what_has_no_effect(records);
         records.iter().for_each(|record| state.apply(record));
-        let mut topics = Vec::new();
+        let (mut topics, mut unmade) = (Vec::new(), Vec::new());
+        let is_offline =
+            |partition: &&Arc<Partition>| partition.snapshot().status == Status::Offline;
         for growing in self.topics {
+            let new = growing.partitions[growing.old..].iter();
+            unmade.extend(new.filter(is_offline).cloned());
             writer.submit(growing.jobs);
             let known = state.topics.get(&*growing.name);
             topics.push(Arc::new(Topic {
@@ -176,6 +180,7 @@ impl Making {
         }
         published.change(|catalog| topics.into_iter().for_each(|topic| catalog.insert(topic)));
         self.end.answer(self.plan.topics);
+        unmade
     }
 
     fn give_up(&mut self, error: &Error) {

@@ -2,7 +2,8 @@
 //!
 //! Owns: the data directory's entries. Invariants: a directory's entry is synced before anything in it is
 //! acknowledged; a directory that is in the way of a new partition is renamed aside, never written into, so a
-//! recreated topic shows no old data; only a directory whose topic's RemoveTopicRecord was synced is unlinked.
+//! recreated topic shows no old data; only a directory whose topic's RemoveTopicRecord was synced is unlinked, or one
+//! that could not be made whole.
 //!
 //! ```text
 //! <topic>-<partition>             in use; partition.metadata names the topic's id

@@ -110,6 +110,19 @@ impl TransactionCoordinator {
         self.perform(changes);
     }
 
+    /// Records of a partition are lost: if it is one of the log, what is known of its ids is recorded once more.
+    pub fn gap_found(&mut self, partition: &Partition, changes: &Changes) {
+        let catalog = self.published.get();
+        let topic = catalog.by_name(TRANSACTIONS_TOPIC);
+        if let Some(topic) = topic.filter(|topic| topic.id == partition.topic_id) {
+            let count = topic.partitions.len();
+            let env = env(&self.clock, changes.config());
+            let concerned = |id: &str| partition_of(id, count) == partition.index;
+            self.transactions.restate(concerned, &env);
+            self.perform(changes);
+        }
+    }
+
     /// Does what the time has come for; says in how many ms there is more to do.
     pub fn tick(&mut self, changes: &Changes) -> u64 {
         let env = env(&self.clock, changes.config());

@@ -15,6 +15,7 @@ use super::{Ask, Asker, Effects, Env, Event, Group, Request, Response, Transacti
 use crate::api::offset_commit::OffsetCommitRequest;
 use crate::api::offset_delete::OffsetDeleteRequest;
 use crate::error::ErrorCode;
+use crate::seldom::Seldom;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub(super) enum Job<W> {
     Expire,
     /// Forget the offsets of topics that are gone.
     ForgetTopics(Arc<BTreeSet<String>>),
+    /// Record the offsets once more.
+    Restate,
 }
 
 impl<W> Job<W> {
@@ -73,7 +76,7 @@ impl<W> Job<W> {
                 Some((waiter, Response::DeleteOffsets(refused_delete(code))))
             }
             Job::Delete(waiter) => Some((waiter, Response::Deleted(code))),
-            Job::Step(Event::Due) | Job::Expire | Job::ForgetTopics(_) => None,
+            Job::Step(Event::Due) | Job::Expire | Job::ForgetTopics(_) | Job::Restate => None,
         }
     }
 }
@@ -157,7 +160,7 @@ pub struct Groups<W> {
     next_expiry_ms: i64,
     /// What all groups count for in memory (P7), and whether growth is refused at present.
     pub(super) bytes: usize,
-    is_full: bool,
+    pub(super) is_full: bool,
     is_closed: bool,
     pub(super) effects: Vec<Effect<W>>,
 }
@@ -337,7 +340,9 @@ impl<W: Clone> Groups<W> {
                 }
             }
             (Err(code), _) => {
-                log::warn!("group {}: not recorded: {code:?}", writing.group);
+                static UNRECORDED: Seldom = Seldom::new();
+                let group = &writing.group;
+                UNRECORDED.warn(format_args!("group {group}: not recorded: {code:?}"));
                 slot.not_before_ms = env.now_ms + RETRY_MS;
                 let refusal = writing.refusal.into_iter();
                 self.effects
@@ -393,6 +398,7 @@ impl<W: Clone> Groups<W> {
                 Job::Delete(waiter) => self.delete(id, waiter),
                 Job::Expire => self.expire(id, env),
                 Job::ForgetTopics(topics) => self.forget(id, &topics),
+                Job::Restate => self.restate(id),
             }
         }
         self.settle(id);
@@ -493,17 +499,6 @@ impl<W: Clone> Groups<W> {
             refusal,
         };
         self.write(writing, effects.records);
-    }
-
-    /// Groups have as much memory as they may.
-    pub(super) fn refuse_growth(&mut self, waiter: W, response: Response) {
-        if !std::mem::replace(&mut self.is_full, true) {
-            log::warn!(
-                "groups take {} bytes: new members and offsets are refused (group.state.bytes.max)",
-                self.bytes
-            );
-        }
-        self.answer(waiter, response);
     }
 }
 

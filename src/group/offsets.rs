@@ -185,6 +185,25 @@ impl Offsets {
         .collect()
     }
 
+    /// The records of what is committed, but for partitions of which a transaction has another one pending: a record that
+    /// comes later would count for more than that.
+    pub fn records(&self, group: &str) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (topic, partitions) in &self.topics {
+            for (index, known) in partitions {
+                if let Some(entry) = known
+                    .committed
+                    .as_ref()
+                    .filter(|_| known.pending.is_empty())
+                {
+                    let value = Some(entry.value.clone());
+                    records.push(Record::Offset(group.into(), topic.clone(), *index, value));
+                }
+            }
+        }
+        records
+    }
+
     /// About how much memory they take.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -1,4 +1,5 @@
-//! What takes offsets, or a group with them, away: by hand, by age, and with a topic that is deleted.
+//! What takes offsets, or a group with them, away: by hand, by age, and with a topic that is deleted; and what records
+//! them once more, after a gap in their log.
 //!
 //! Invariant: a purge begins when no commit of the group is on its way, so its tombstones name all that there is.
 
@@ -139,7 +140,23 @@ impl<W: Clone> Groups<W> {
         }
     }
 
-    /// Takes away what `records` say, and the group with it if `group`; `answer` is whom to answer, what, and what
+    /// The log has lost records of these groups: what is committed is recorded once more. Membership is not: members
+    /// that a later start does not know join again by themselves.
+    pub fn restate_offsets(&mut self, concerned: impl Fn(&str) -> bool, env: &Env<'_>) {
+        let ids = self.slots.keys().filter(|id| concerned(id)).cloned();
+        for id in ids.collect::<Vec<_>>() {
+            self.push(id, Job::Restate, env);
+        }
+    }
+
+    pub(super) fn restate(&mut self, id: &Arc<str>) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            let records = slot.offsets.records(id);
+            self.purge(id, records, false, None);
+        }
+    }
+
+    /// Commits `records` with no commit beside them, and takes the group away if `group`; `answer` is whom to answer, what, and what
     /// if they are refused.
     fn purge(
         &mut self,

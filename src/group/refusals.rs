@@ -1,6 +1,7 @@
 //! What a client is told when its request cannot be taken up or recorded: every kind of answer, with one code.
 
 use super::commits::answered;
+use super::groups::Groups;
 use super::{Ask, Read, Request, Response, Told};
 use crate::api::consumer_group_describe::{self, ConsumerGroupDescribeResponse};
 use crate::api::consumer_group_heartbeat::ConsumerGroupHeartbeatResponse;
@@ -14,6 +15,19 @@ use crate::api::offset_delete::OffsetDeleteResponse;
 use crate::api::offset_fetch::*;
 use crate::api::sync_group::SyncGroupResponse;
 use crate::error::ErrorCode;
+
+impl<W: Clone> Groups<W> {
+    /// Groups have as much memory as they may.
+    pub(super) fn refuse_growth(&mut self, waiter: W, response: Response) {
+        if !std::mem::replace(&mut self.is_full, true) {
+            log::warn!(
+                "groups take {} bytes: new members and offsets are refused (group.state.bytes.max)",
+                self.bytes
+            );
+        }
+        self.answer(waiter, response);
+    }
+}
 
 impl Request {
     /// The answer with nothing but this code.

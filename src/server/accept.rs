@@ -18,6 +18,7 @@ use super::input::Fault;
 use super::seats::{Full, Seat};
 use crate::broker::Broker;
 use crate::quota::Meter;
+use crate::seldom::Seldom;
 use crate::sys::{PollEntry, poll};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -37,8 +38,8 @@ const BURST: usize = 64;
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// Connections beyond their address's rate that are held at once; more are closed at once.
 const HELD_MAX: usize = 256;
-/// At most one warning in so long: a flood of connections shall not become one of lines.
-const WARNING_INTERVAL: Duration = Duration::from_secs(5);
+/// A flood of connections shall not become one of lines.
+static WARNINGS: Seldom = Seldom::new();
 
 /// A connection that was accepted and has not said anything.
 struct Newcomer {
@@ -61,7 +62,6 @@ pub struct Door<'a> {
     began: Instant,
     /// Nothing is accepted until then.
     shut_until: Option<Instant>,
-    warnings: Warnings,
 }
 
 impl<'a> Door<'a> {
@@ -75,7 +75,6 @@ impl<'a> Door<'a> {
             rate: Meter::default(),
             began: Instant::now(),
             shut_until: None,
-            warnings: Warnings::default(),
         }
     }
 
@@ -122,8 +121,7 @@ impl<'a> Door<'a> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.warnings
-                        .warn(format_args!("accepting a connection: {error}"));
+                    WARNINGS.warn(format_args!("accepting a connection: {error}"));
                     self.shut_until = Some(Instant::now() + BACK_OFF);
                 }
             }
@@ -146,7 +144,7 @@ impl<'a> Door<'a> {
         }
         match seat {
             Ok(seat) => self.seat(socket, peer, seat),
-            Err(full) => self.warnings.warn(format_args!(
+            Err(full) => WARNINGS.warn(format_args!(
                 "{peer}: {full} is reached; closing the connection"
             )),
         }
@@ -176,7 +174,7 @@ impl<'a> Door<'a> {
 
     fn seat(&mut self, socket: TcpStream, peer: SocketAddr, seat: Seat) {
         if let Err(error) = self.server.newcomers.add(&socket, seat.number) {
-            return self.warnings.warn(format_args!("{peer}: {error}"));
+            return WARNINGS.warn(format_args!("{peer}: {error}"));
         }
         let newcomer = Newcomer {
             socket,
@@ -221,7 +219,9 @@ impl<'a> Door<'a> {
         let serve = move || {
             let fault = Connection::new(broker, socket).map_or_else(Fault::Io, Connection::serve);
             match fault {
-                Fault::Refused(_) => log::warn!("{peer}: {fault}; closing the connection"),
+                Fault::Refused(_) => {
+                    WARNINGS.warn(format_args!("{peer}: {fault}; closing the connection"));
+                }
                 _ => log::debug!("{peer}: {fault}"),
             }
             drop(seat);
@@ -230,7 +230,7 @@ impl<'a> Door<'a> {
             .name("connection".into())
             .stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(serve) {
-            self.warnings.warn(format_args!(
+            WARNINGS.warn(format_args!(
                 "{peer}: no thread for the connection: {error}"
             ));
         }
@@ -269,29 +269,5 @@ impl fmt::Display for Full {
             Full::All => "max.connections",
             Full::OfIp => "max.connections.per.ip",
         })
-    }
-}
-
-/// Warnings, not too many.
-#[derive(Default)]
-struct Warnings {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Warnings {
-    /// Logs a line, unless one was logged a moment ago: then the next one says how many were not.
-    fn warn(&mut self, line: fmt::Arguments<'_>) {
-        if self.last.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
-            self.unsaid += 1;
-            return;
-        }
-        self.last = Some(Instant::now());
-        match std::mem::take(&mut self.unsaid) {
-            0 => log::warn!("{line}"),
-            unsaid => {
-                log::warn!("{line}; and {unsaid} more like this since the last such line")
-            }
-        }
     }
 }

@@ -12,8 +12,8 @@
 //!    one with a quota has one request in hand at a time, as in Kafka.
 //! 6. What a client sent before it ended its side is handled, and answered as long as the connection holds.
 
-use super::input::{Fault, Input};
-use super::reply;
+use super::input::{Fault, Input, Pace};
+use super::reply::{self, Patience};
 use super::waiting::{Outcome, Ticket, Watch, Woken};
 use crate::api::fetch::Hints;
 use crate::api::{self, Call, Pending, Reply};
@@ -33,8 +33,11 @@ use std::time::{Duration, Instant};
 const PENDING_MAX: usize = 1000;
 /// The partitions whose answers may be pending on one connection, beyond those of one request.
 const PENDING_PARTITIONS_MAX: usize = 10_000;
-/// A client that takes nothing of its answer for so long is cut off only if it may be idle for no longer.
+/// A client that takes nothing of its answer for so long is cut off only if it may be idle for no longer, or holds
+/// memory that is scarce.
 const SEND_LIMIT_MIN: Duration = Duration::from_secs(10);
+/// So often a half-received request that holds memory looks whether others wait for that.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What of its queues a connection keeps while nothing is pending.
 const QUEUE_KEPT: usize = 8;
 /// How long a stopping broker waits for the writer to settle what is pending.
@@ -76,8 +79,13 @@ impl Connection {
         sys::keep_alive(&*socket)?;
         // A client that never reads its answer is as idle as one that never asks.
         let send_limit = idle_limit(&broker).max(SEND_LIMIT_MIN);
-        socket.set_write_timeout(Some(send_limit))?;
-        let input = Input::new(broker.frames.clone(), config.request_bytes_max as usize);
+        socket.set_write_timeout(Some(SEND_LIMIT_MIN))?;
+        let pace = Pace {
+            limit: Duration::from_millis(config.request_receive_timeout_ms as u64),
+            rate_min: config.request_receive_rate_min as u32,
+        };
+        let frame_bytes_max = config.request_bytes_max as usize;
+        let input = Input::new(broker.frames.clone(), frame_bytes_max, pace);
         Ok(Connection {
             local: socket.local_addr()?,
             caller: Caller::new()?,
@@ -204,12 +212,21 @@ impl Connection {
     }
 
     fn respond(&mut self, response: &Writer) -> Result<(), Fault> {
-        let memory = &self.broker.unfolded;
-        let sent = reply::send(&self.socket, response, self.send_limit, memory);
+        let sent = self.send(response);
         // A fetch may have waited for longer than an idle connection may, or a half-received request.
         self.last_active = Instant::now();
         self.input.restart_clocks();
         sent
+    }
+
+    fn send(&self, response: &Writer) -> Result<(), Fault> {
+        let patience = Patience {
+            most: self.send_limit,
+            least: SEND_LIMIT_MIN,
+            memory: &self.broker.unfolded,
+            holds_others: !self.pending.is_empty(),
+        };
+        reply::send(&self.socket, response, &patience)
     }
 
     /// Hands what others finished to the requests that wait for it, and sends the answers whose turn it is.
@@ -243,8 +260,7 @@ impl Connection {
             self.input.restart_clocks();
         }
         if !self.out.bytes.is_empty() {
-            let memory = &self.broker.unfolded;
-            let sent = reply::send(&self.socket, &self.out, self.send_limit, memory);
+            let sent = self.send(&self.out);
             self.out.bytes.clear();
             sent?;
         }
@@ -273,7 +289,11 @@ impl Connection {
         }
         let limit = self
             .deadline()
-            .map(|at| at.saturating_duration_since(Instant::now()));
+            .map(|at| at.saturating_duration_since(Instant::now()))
+            .map(|limit| match self.input.holds_much() {
+                true => limit.min(LOOK_INTERVAL),
+                false => limit,
+            });
         match bell.wait(&self.socket, watch, limit).map_err(Fault::Io)? {
             Woken::Readable => self.input.fill(&self.socket),
             Woken::HungUp => {
@@ -320,10 +340,8 @@ impl Connection {
         if !self.pending.is_empty() {
             return None;
         }
-        let config = self.broker.config();
-        let limit = Duration::from_millis(config.request_receive_timeout_ms as u64);
         self.input
-            .gives_up_at(limit, config.request_receive_rate_min as u32)
+            .gives_up_at()
             .or_else(|| self.last_active.checked_add(idle_limit(&self.broker)))
     }
 

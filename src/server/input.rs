@@ -3,10 +3,11 @@
 //! Owns: a connection's bytes that are not yet a whole frame. Small frames come through one small buffer, so
 //! that one `recv` brings what there is; a frame that does not fit there is received into its own memory, which
 //! grows as bytes arrive and is taken from the shared budget before it grows (P7). Invariants: a length that was only
-//! announced costs a few KiB; a frame that stops coming, or comes too slowly, is given up. Receiving waits for the
-//! budget, never for the socket, and small frames not for large ones that are not whole.
+//! announced costs a few KiB; a frame that stops coming, or comes too slowly, is given up, and sooner when others wait
+//! for memory. Receiving waits for the budget, for a limited time, never for the socket, and small frames not for large
+//! ones that are not whole.
 
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, Denied};
 use crate::sys;
 use crate::wire::Frame;
 use std::fmt;
@@ -22,6 +23,9 @@ const SMALL_BYTES: usize = 4096;
 const FIRST_BYTES: usize = 8 * 1024;
 /// The step in which a frame's memory goes on.
 const STEP_BYTES: usize = 64 * 1024;
+
+/// How many bytes a second must come, on average, while others wait for memory.
+const AWAITED_RATE_MIN: u32 = 1 << 20;
 
 /// The first bytes of what is often sent to a Kafka port by mistake.
 const HTTP_METHODS: [&[u8; 4]; 5] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI"];
@@ -61,12 +65,22 @@ impl fmt::Display for Fault {
 pub struct Input {
     budget: Budget,
     frame_bytes_max: usize,
+    pace: Pace,
     /// Whole small frames and the beginning of the next; `small[..used]` is already handed out.
     small: Vec<u8>,
     used: usize,
     large: Option<Large>,
     /// The frame that is not yet whole, if any of it came.
     clocks: Option<Clocks>,
+}
+
+/// How fast a frame must come.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// `request.receive.timeout.ms`.
+    pub limit: Duration,
+    /// `request.receive.min.bytes.per.second`.
+    pub rate_min: u32,
 }
 
 /// When bytes of a frame came. Time that the client had no part in does not count.
@@ -85,11 +99,12 @@ struct Large {
 
 impl Input {
     /// An empty input; frames are at most `frame_bytes_max` long, and never longer than the budget.
-    pub fn new(budget: Budget, frame_bytes_max: usize) -> Input {
+    pub fn new(budget: Budget, frame_bytes_max: usize, pace: Pace) -> Input {
         let within_budget = usize::try_from(budget.capacity()).unwrap_or(usize::MAX);
         Input {
             budget,
             frame_bytes_max: frame_bytes_max.min(within_budget),
+            pace,
             small: Vec::new(),
             used: 0,
             large: None,
@@ -101,7 +116,7 @@ impl Input {
     pub fn fill(&mut self, socket: &TcpStream) -> Result<(), Fault> {
         let received = match &mut self.large {
             Some(large) => {
-                let waited = large.make_room()?;
+                let waited = large.make_room(self.pace.limit)?;
                 if let Some(clocks) = &mut self.clocks {
                     clocks.first += waited;
                 }
@@ -201,14 +216,25 @@ impl Input {
         });
     }
 
-    /// When a frame that is under way is given up: `limit` after the last byte that came, and `limit` after the time
-    /// in which at least `rate_min` bytes a second would have brought what came.
-    pub fn gives_up_at(&self, limit: Duration, rate_min: u32) -> Option<Instant> {
-        let received = self.large.as_ref().map_or(0, |large| large.bytes.len());
-        let honest = Duration::from_secs((received / rate_min.max(1) as usize) as u64);
+    /// When a frame that is under way is given up, as things are: the limit after the last byte that came, and the
+    /// limit after the time in which the least rate would have brought what came.
+    pub fn gives_up_at(&self) -> Option<Instant> {
         let Clocks { first, last } = self.clocks?;
+        let Pace { limit, rate_min } = self.pace;
+        let received = self.large.as_ref().map_or(0, |large| large.bytes.len());
+        let rate_min = match self.holds_much() && self.budget.is_awaited() {
+            true => rate_min.max(AWAITED_RATE_MIN),
+            false => rate_min.max(1),
+        };
+        let honest = Duration::from_secs(received as u64 / u64::from(rate_min));
         let whole = first.checked_add(limit.saturating_add(honest));
         whole.into_iter().chain(last.checked_add(limit)).min()
+    }
+
+    /// Whether a frame that is under way has taken more of the budget than a frame's beginning.
+    pub fn holds_much(&self) -> bool {
+        let taken = self.large.as_ref().map_or(0, |large| large.charge.bytes());
+        taken > FIRST_BYTES as u64
     }
 
     /// The length of the whole frame at the small buffer's front, if one is there; a frame that cannot fit moves
@@ -228,7 +254,7 @@ impl Input {
                 len,
                 charge: self.budget.charge(),
             };
-            large.make_room()?;
+            large.make_room(self.pace.limit)?;
             large.bytes.extend_from_slice(rest);
             self.large = Some(large);
             self.used = self.small.len();
@@ -259,8 +285,8 @@ impl Input {
 
 impl Large {
     /// Takes more of the budget when what was taken is full, up to the frame's length: first a little, then a step,
-    /// then twice as much each time. Says how long that waited.
-    fn make_room(&mut self) -> Result<Duration, Fault> {
+    /// then twice as much each time. Says how long that waited, which is no longer than `limit`.
+    fn make_room(&mut self, limit: Duration) -> Result<Duration, Fault> {
         let taken = self.charge.bytes() as usize;
         if self.bytes.len() < taken {
             return Ok(Duration::ZERO);
@@ -272,8 +298,11 @@ impl Large {
         };
         let wanted = wanted.min(self.len);
         self.charge
-            .grow_unfinished((wanted - taken) as u64)
-            .map_err(|_| Fault::Stopping)?;
+            .grow_unfinished((wanted - taken) as u64, limit)
+            .map_err(|denied| match denied {
+                Denied::Closed => Fault::Stopping,
+                Denied::Late => Fault::Refused("no memory for a request in time".into()),
+            })?;
         // No more than was taken: the allocator's own pages have been touched before.
         self.bytes.reserve_exact(wanted - self.bytes.len());
         Ok(started.elapsed())
@@ -286,10 +315,15 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    const PACE: Pace = Pace {
+        limit: Duration::from_secs(30),
+        rate_min: 1000,
+    };
+
     fn frames(chunks: &[&[u8]], max: usize) -> (Vec<Vec<u8>>, Budget, Option<Fault>) {
         let (mut far, near) = pair();
         let budget = Budget::new(1 << 20);
-        let mut input = Input::new(budget.clone(), max);
+        let mut input = Input::new(budget.clone(), max, PACE);
         let (mut out, mut fault) = (Vec::new(), None);
         for chunk in chunks {
             far.write_all(chunk).unwrap();
@@ -349,7 +383,7 @@ mod tests {
     fn an_announced_length_allocates_nothing() {
         let (mut far, near) = pair();
         let budget = Budget::new(1 << 30);
-        let mut input = Input::new(budget.clone(), 1 << 30);
+        let mut input = Input::new(budget.clone(), 1 << 30, PACE);
         far.write_all(&(1i32 << 29).to_be_bytes()).unwrap();
         while !input.has_partial() {
             input.fill(&near).unwrap();
@@ -362,7 +396,7 @@ mod tests {
     #[test]
     fn a_slow_line_gets_time_for_what_it_brought() {
         let (mut far, near) = pair();
-        let mut input = Input::new(Budget::new(1 << 20), 1 << 20);
+        let mut input = Input::new(Budget::new(1 << 20), 1 << 20, PACE);
         far.write_all(&500_000i32.to_be_bytes()).unwrap();
         far.write_all(&[0; 100_000]).unwrap();
         let received = |input: &Input| input.large.as_ref().map_or(0, |large| large.bytes.len());
@@ -374,7 +408,8 @@ mod tests {
         let first = ago(105).unwrap();
         let gives_up_in = |input: &mut Input, last: Instant, rate_min| {
             input.clocks = Some(Clocks { first, last });
-            let at = input.gives_up_at(Duration::from_secs(30), rate_min);
+            input.pace.rate_min = rate_min;
+            let at = input.gives_up_at();
             at.unwrap().checked_duration_since(Instant::now())
         };
         let now = Instant::now();

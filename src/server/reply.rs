@@ -21,31 +21,39 @@ const BYTES_FREE: usize = 16 << 10;
 /// How many bytes are sent before it is looked how long that took.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Sends a whole response, waiting as long as the socket's own time limit lets each step take, and for all of it
-/// `limit`, and once more for each MiB. One that must wait, and is larger than a connection's own share, takes from
-/// `memory` while it does; where there is none the connection ends: who does not read may not keep from others what
-/// they need.
-pub fn send(
-    socket: &TcpStream,
-    response: &Writer,
-    limit: Duration,
-    memory: &Budget,
-) -> Result<(), Fault> {
+/// How long a client may take for its answer, and whose memory it keeps meanwhile.
+pub struct Patience<'a> {
+    /// For each step, and for all of it, and once more for each MiB.
+    pub most: Duration,
+    /// The same while `memory` is scarce, for an answer that holds some of it; the socket's own limit is no longer.
+    pub least: Duration,
+    /// What a large answer that must wait is taken from.
+    pub memory: &'a Budget,
+    /// Whether requests that hold some of it wait behind the answer.
+    pub holds_others: bool,
+}
+
+/// Sends a whole response. One that must wait, and is larger than a connection's own share, takes memory while it does;
+/// where there is none the connection ends: who does not read may not keep from others what they need.
+pub fn send(socket: &TcpStream, response: &Writer, patience: &Patience<'_>) -> Result<(), Fault> {
     let bytes = &response.bytes[..];
     let files = response.holes.iter().map(|hole| hole.slice.len as usize);
     let pieces = 1 + (bytes.len() + files.sum::<usize>()) / PIECE_BYTES;
-    let limit = limit.saturating_mul(pieces.min(u32::MAX as usize) as u32);
-    let out = Out {
+    let mut out = Out {
         socket,
-        deadline: Instant::now().checked_add(limit),
+        patience,
+        holds: patience.holds_others,
+        pieces: pieces.min(u32::MAX as usize) as u32,
+        began: Instant::now(),
     };
-    let (mut sent, mut charge) = (0, memory.charge());
+    let (mut sent, mut charge) = (0, patience.memory.charge());
     if bytes.len() > BYTES_FREE {
         let first = response.holes.first().map_or(bytes.len(), |hole| hole.at);
         sent = out.bytes_now(&bytes[..first]).map_err(Fault::Io)?;
         if sent < bytes.len() && !charge.try_grow(response.bytes.capacity() as u64) {
             return Err(Fault::Refused(UNREAD.into()));
         }
+        out.holds |= charge.bytes() > 0;
     }
     for hole in &response.holes {
         out.bytes(&bytes[sent..hole.at], true).map_err(Fault::Io)?;
@@ -55,10 +63,14 @@ pub fn send(
     out.bytes(&bytes[sent..], false).map_err(Fault::Io)
 }
 
-/// A socket that takes a response until a deadline.
+/// A socket that takes a response for as long as there is patience.
 struct Out<'a> {
     socket: &'a TcpStream,
-    deadline: Option<Instant>,
+    patience: &'a Patience<'a>,
+    /// Whether memory is held until the response is sent.
+    holds: bool,
+    pieces: u32,
+    began: Instant,
 }
 
 impl Out<'_> {
@@ -66,9 +78,10 @@ impl Out<'_> {
     fn bytes_now(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {
-            match self.step(|| sys::send_now(self.socket, &bytes[sent..])) {
+            match sys::send_now(self.socket, &bytes[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -98,15 +111,28 @@ impl Out<'_> {
         Ok(())
     }
 
+    /// Sends some bytes once the socket takes any.
     fn step(&self, send: impl Fn() -> io::Result<usize>) -> io::Result<usize> {
-        if self.deadline.is_some_and(|at| at <= Instant::now()) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let began = Instant::now();
         loop {
+            let limit = self.limit();
+            if began.elapsed() >= limit || self.began.elapsed() >= limit.saturating_mul(self.pieces)
+            {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             match send() {
+                // The socket's own limit passed.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        match self.holds && self.patience.memory.is_scarce() {
+            true => self.patience.least,
+            false => self.patience.most,
         }
     }
 }
@@ -120,6 +146,15 @@ mod tests {
     use std::thread;
 
     const LIMIT: Duration = Duration::from_secs(60);
+
+    fn patience(memory: &Budget, most: Duration) -> Patience<'_> {
+        Patience {
+            most,
+            least: most,
+            memory,
+            holds_others: false,
+        }
+    }
 
     #[test]
     fn spans_of_files_land_in_their_holes() {
@@ -141,7 +176,7 @@ mod tests {
             let mut all = Vec::new();
             far.read_to_end(&mut all).map(|_| all)
         });
-        send(&near, &response, LIMIT, &Budget::new(0)).unwrap();
+        send(&near, &response, &patience(&Budget::new(0), LIMIT)).unwrap();
         drop(near);
         let expected = [
             b"head",
@@ -167,7 +202,7 @@ mod tests {
             }],
             false,
         );
-        let fault = send(&near, &response, LIMIT, &Budget::new(0)).unwrap_err();
+        let fault = send(&near, &response, &patience(&Budget::new(0), LIMIT)).unwrap_err();
         assert!(matches!(fault, Fault::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof));
     }
 
@@ -177,7 +212,7 @@ mod tests {
         let mut response = Writer::new();
         response.put(&vec![7; 32 << 20]);
         let (near, _far) = pair();
-        let fault = send(&near, &response, LIMIT, &Budget::new(1 << 20)).unwrap_err();
+        let fault = send(&near, &response, &patience(&Budget::new(1 << 20), LIMIT)).unwrap_err();
         assert!(matches!(fault, Fault::Refused(_)), "{fault}");
         let (near, mut far) = pair();
         let budget = Budget::new(64 << 20);
@@ -191,7 +226,7 @@ mod tests {
                 far.read_to_end(&mut all).map(|_| all)
             })
         };
-        send(&near, &response, LIMIT, &budget).unwrap();
+        send(&near, &response, &patience(&budget, LIMIT)).unwrap();
         drop(near);
         assert!(reader.join().unwrap().unwrap() == response.bytes);
         assert_eq!(budget.used(), 0);
@@ -212,9 +247,40 @@ mod tests {
             }
         });
         let limit = Duration::from_millis(2);
-        let given_up = send(&near, &response, limit, &Budget::new(1 << 30)).unwrap_err();
+        let given_up = send(&near, &response, &patience(&Budget::new(1 << 30), limit)).unwrap_err();
         drop(near);
         assert!(matches!(given_up, Fault::Io(error) if error.kind() == io::ErrorKind::TimedOut));
         reader.join().unwrap();
+    }
+
+    /// One that is not read has as long as it likes, until others lack the memory that it holds.
+    #[test]
+    fn an_answer_that_is_not_read_gives_way() {
+        let (near, _far) = pair();
+        near.set_write_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let memory = Budget::new(48 << 20);
+        let mut response = Writer::new();
+        response.put(&vec![1; 16 << 20]);
+        let patience = Patience {
+            most: LIMIT,
+            least: Duration::ZERO,
+            memory: &memory,
+            holds_others: false,
+        };
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| send(&near, &response, &patience));
+            while memory.used() == 0 {
+                thread::yield_now();
+            }
+            thread::sleep(Duration::from_millis(50));
+            assert!(!sender.is_finished());
+            let mut other = memory.charge();
+            other.grow(16 << 20).unwrap();
+            let given_up = sender.join().unwrap().unwrap_err();
+            assert!(
+                matches!(given_up, Fault::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+            );
+        });
     }
 }

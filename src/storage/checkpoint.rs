@@ -133,13 +133,37 @@ fn rename_if_there(from: &Path, to: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Reads the file `path` through `parse`, or its previous generation if the newest does not parse or is missing.
-/// Nothing where neither is whole: small state never keeps a broker from starting. Errors are the disk's.
+/// Reads the file `path` through `parse`, or its previous generation if the newest does not parse, is missing, or is
+/// refused by the disk. Nothing where neither is whole: small state never keeps a broker from starting. Errors are the
+/// disk's, where it has both.
 pub fn read<T>(path: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
-    Ok(match read_one(path, &parse)? {
-        Some(state) => Some(state),
-        None => read_one(&previous(path), &parse)?,
-    })
+    Ok(read_whole(path, parse, 1)?.pop())
+}
+
+/// So many generations that are whole, the newest first; an error only where the disk refuses one, and none is whole.
+fn read_whole<T>(
+    path: &Path,
+    parse: impl Fn(&str) -> Option<T>,
+    count_max: usize,
+) -> Result<Vec<T>> {
+    let (mut whole, mut refused) = (Vec::new(), None);
+    for generation in [path, &previous(path)] {
+        match read_one(generation, &parse) {
+            Ok(state) => whole.extend(state),
+            Err(error) => refused = Some(error),
+        }
+        if whole.len() == count_max {
+            break;
+        }
+    }
+    match refused {
+        Some(error) if whole.is_empty() => Err(error),
+        Some(error) => {
+            log::warn!("{error}; its other generation is whole");
+            Ok(whole)
+        }
+        None => Ok(whole),
+    }
 }
 
 fn read_one<T>(path: &Path, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
@@ -211,6 +235,9 @@ pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// Kafka's file of where each log's uncompacted part begins, in the data directory.
 pub const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 
+/// Ottla's file of when the scrub read each log, in the data directory: broker time (ms) in the offsets' place.
+pub const SCRUB_TIMES: &str = "scrub-checkpoint";
+
 const SPARE: &str = ".spare";
 /// What the spare file holds beyond the text that it last replaced.
 const SPARE_BYTES: usize = 4096;
@@ -218,6 +245,17 @@ const SPARE_BYTES: usize = 4096;
 /// Reads an offset checkpoint; empty if there is none.
 pub fn read_offsets(path: &Path) -> Result<Offsets> {
     Ok(read(path, parse_offsets)?.unwrap_or_default())
+}
+
+/// Reads the log starts. Where the disk refuses the newest, the generation before will not do: it would bring back
+/// records that were deleted since.
+pub fn read_log_starts(data: &Path) -> Result<Offsets> {
+    let path = data.join(LOG_STARTS);
+    let starts = match read_one(&path, parse_offsets)? {
+        None => read_one(&previous(&path), parse_offsets)?,
+        newest => newest,
+    };
+    Ok(starts.unwrap_or_default())
 }
 
 /// What an offset checkpoint says, if it is whole.
@@ -354,6 +392,24 @@ pub fn create_topic_id(dir: &Path, id: Uuid) -> Result<File> {
     create(&dir.join(PARTITION_METADATA), &topic_id_lines(id))
 }
 
+/// Writes back what the small files of a partition's directory hold, and syncs them: a crash may have come between
+/// their making and their sync, and then the page cache alone has them (P6).
+pub fn write_back(dir: &Path) -> Result<()> {
+    for name in [PARTITION_METADATA, LEADER_EPOCHS] {
+        let path = dir.join(name);
+        let write = || match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            bytes => {
+                let mut file = File::options().write(true).open(&path)?;
+                file.write_all(&bytes?)?;
+                file.sync_all()
+            }
+        };
+        write().context(|| format!("writing back {}", path.display()))?;
+    }
+    Ok(())
+}
+
 fn topic_id_lines(id: Uuid) -> String {
     format!("version: 0\ntopic_id: {id}")
 }
@@ -374,10 +430,7 @@ pub const META_PROPERTIES: &str = "meta.properties";
 
 /// Reads a data directory's `meta.properties`: the generations that are whole, the newest first.
 pub fn read_meta_properties(data: &Path) -> Result<Vec<MetaProperties>> {
-    let path = data.join(META_PROPERTIES);
-    let newest = read_one(&path, parse_meta_properties)?;
-    let older = read_one(&previous(&path), parse_meta_properties)?;
-    Ok(newest.into_iter().chain(older).collect())
+    read_whole(&data.join(META_PROPERTIES), parse_meta_properties, 2)
 }
 
 /// What a `meta.properties` says, if it is whole.

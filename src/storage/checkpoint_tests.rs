@@ -56,6 +56,25 @@ fn a_torn_or_missing_newest_gives_the_previous_generation() {
     assert_eq!(read_offsets(&path).unwrap(), old);
 }
 
+/// A sector that cannot be read any more: a directory, which cannot be read either, is in the file's place.
+#[test]
+fn a_newest_that_the_disk_refuses_gives_the_previous_generation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(META_PROPERTIES);
+    let meta = MetaProperties {
+        cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".to_owned(),
+        node_id: 1,
+        directory_id: None,
+    };
+    write_meta_properties(dir.path(), &meta).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(read_meta_properties(dir.path()).unwrap(), [meta]);
+    // Where nothing is known, nothing is made up.
+    fs::remove_file(previous(&path)).unwrap();
+    assert!(read_meta_properties(dir.path()).is_err());
+}
+
 /// Whatever bit of the newest is flipped, it is not believed for something that was never written.
 #[test]
 fn a_flipped_bit_gives_the_newest_or_the_previous_generation() {

@@ -227,3 +227,81 @@ fn a_log_of_the_brokers_own_is_checked_after_any_stop() {
         assert_eq!(rig.recover_with(&start).1, Report::default(), "as any");
     }
 }
+
+/// P5: what its coordinator committed counts; what it did not, or nobody knows of, must not count with what its producer
+/// commits next. In the middle of a segment and at the end of one, and also at later starts.
+#[test]
+fn a_lost_marker_is_made_up_for_when_the_next_epoch_begins() {
+    for (outcome, at_end) in [
+        (None, false),
+        (Some(false), false),
+        (Some(true), false),
+        (None, true),
+    ] {
+        let rig = Rig::small(if at_end { 320 } else { 1 << 20 });
+        let mut log = rig.create();
+        append_synced(&mut log, transactional(7, 3, 0, 1));
+        append_synced(&mut log, batch(1, 30, 10));
+        append_synced(&mut log, ending(7, 4, outcome == Some(true), 0));
+        let first = log.view().active.bytes;
+        append_synced(&mut log, transactional(7, 4, 0, 1));
+        append_synced(&mut log, ending(7, 5, true, 0));
+        let segments = log.view().segments().count();
+        assert_eq!(segments, 1 + usize::from(at_end), "{first}");
+        drop(log);
+        overwrite(&rig, 0, u64::from(first) - 9, b"rot");
+        for round in 0..3 {
+            let start = Start {
+                outcome: &|id, epoch| outcome.filter(|_| (id, epoch) == (7, 3)),
+                ..rig.start(false, Some(5))
+            };
+            let start = match at_end {
+                true => Start {
+                    recovery_point: Some(0),
+                    ..start
+                },
+                false => start,
+            };
+            let (log, report) = rig.recover_with(&start);
+            assert_eq!(report.gaps.len(), usize::from(round == 0));
+            assert_eq!(seen_bases(&log), [0, 1, 2, 3, 4]);
+            let shared = Shared::new(64, 10);
+            let aborted = log.view().aborted_between(&shared, 0..5).unwrap();
+            let aborted: Vec<_> = aborted
+                .iter()
+                .map(|a| (a.first_offset, a.last_offset))
+                .collect();
+            match outcome {
+                Some(true) => assert_eq!(aborted, []),
+                _ => assert_eq!(aborted, [(0, 2)]),
+            }
+            assert!(log.open_transactions().is_empty());
+        }
+    }
+}
+
+/// Offsets beyond what four bytes count are no sign of rot: the check of each start would else write the whole log anew.
+#[test]
+fn a_log_of_the_brokers_own_may_grow_old() {
+    const OLD: i64 = 3 << 30;
+    let rig = Rig::small(2000);
+    let young = Start {
+        log_start: Some(OLD),
+        ..rig.start(true, None)
+    };
+    let (mut log, _) = rig.recover_with(&young);
+    for n in 0..30 {
+        assert_eq!(append_synced(&mut log, batch(1, 10, 1)), OLD + n);
+    }
+    log.close().unwrap();
+    for clean in [true, false] {
+        let start = Start {
+            check_all: true,
+            log_start: Some(OLD),
+            ..rig.start(clean, Some(OLD + 30))
+        };
+        let (log, report) = rig.recover_with(&start);
+        assert_eq!(seen_bases(&log).len(), 30);
+        assert!(report.batches_read < 30, "{report:?}");
+    }
+}

@@ -137,18 +137,11 @@ impl Mend<'_> {
         pace: Pace<'_>,
     ) -> Result<(), Failed> {
         let id = entry.producer_id;
-        // Of no coordinator: it must not fence anybody.
-        let marker = Marker {
-            commit: false,
-            coordinator_epoch: 0,
-        };
         let timestamp = self.extent.max_timestamp;
-        let epoch = self.audit.epoch_of(id);
-        let mut bytes = epoch.map_or(Vec::new(), |epoch| marker.batch(id, epoch, timestamp));
-        let Some(head) = bytes.first_chunk_mut() else {
+        let Some(epoch) = self.audit.epoch_of(id) else {
             return Ok(());
         };
-        batch::set_place(head, entry.last_offset, 0);
+        let bytes = Marker::in_place_of_lost(false, id, epoch, timestamp, entry.last_offset);
         let header = check_stored(&bytes).map_err(|bad| Error::new(format!("{bad:?}")))?;
         output.add(&header, timestamp, &bytes, pace)
     }

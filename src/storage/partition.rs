@@ -22,7 +22,7 @@ pub trait Wake: Send + Sync {
 pub enum Status {
     /// In use.
     Online,
-    /// Its storage failed; KAFKA_STORAGE_ERROR until the next start.
+    /// Its storage failed; KAFKA_STORAGE_ERROR until the next start, or until its files could be made.
     Offline,
     /// Its topic was deleted; UNKNOWN_TOPIC_OR_PARTITION.
     Deleted,

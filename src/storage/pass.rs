@@ -6,13 +6,14 @@
 use super::aborted::Aborted;
 use super::append::{Entries, Tail};
 use super::checkpoint::{self, EpochStart};
-use super::producers::Producers;
+use super::producers::{Producer, Producers};
 use super::recovery::{Cut, Opened, Report, Start};
 use super::reopen::{Files, Found, Place, largest_timestamp, marker};
 use super::scan::{Bounds, Scanner};
 use super::segment::{Extent, Segment};
 use super::{old_format, repair};
 use crate::batch::Header;
+use crate::batch::marker::Marker;
 use crate::error::{Context, Result};
 use crate::sys;
 use std::fs::File;
@@ -37,6 +38,23 @@ pub struct Bad {
     pub resumes: Option<i64>,
 }
 
+/// Offsets at which no batch is, though none is bad any more.
+struct Hole {
+    /// Which segment, counted from the first that is read.
+    at: usize,
+    /// Where in that segment.
+    position: u64,
+    /// The offsets that nothing has.
+    offsets: Range<i64>,
+}
+
+/// A marker that is to take a lost one's place.
+pub struct LostMarker {
+    at: usize,
+    position: u64,
+    bytes: Vec<u8>,
+}
+
 /// One read.
 pub struct Pass<'p> {
     place: &'p Place<'p>,
@@ -54,6 +72,9 @@ pub struct Pass<'p> {
     entries: Entries,
     /// The bad ranges, in the log's order.
     pub bad: Vec<Bad>,
+    holes: Vec<Hole>,
+    /// What ends the transactions whose markers lay in holes, in the log's order.
+    pub lost_markers: Vec<LostMarker>,
     /// The end of the last good batch in all segments that are read.
     pub last_good: u64,
     /// The offset after it.
@@ -97,6 +118,8 @@ impl<'p> Pass<'p> {
             closed,
             producers,
             bad: Vec::new(),
+            holes: Vec::new(),
+            lost_markers: Vec::new(),
             last_good: 0,
             end: first_offset,
             before: 0,
@@ -167,7 +190,7 @@ impl<'p> Pass<'p> {
             let Some((place, header)) = good else {
                 break;
             };
-            self.add_good(file, place, &header).context(what)?;
+            self.add_good(at, file, place, &header).context(what)?;
             position = place + header.total_bytes() as u64;
             self.last_good = self.before + position;
             bounds.from = self.end;
@@ -225,7 +248,13 @@ impl<'p> Pass<'p> {
         });
     }
 
-    fn add_good(&mut self, file: &File, position: u64, header: &Header) -> io::Result<()> {
+    fn add_good(
+        &mut self,
+        at: usize,
+        file: &File,
+        position: u64,
+        header: &Header,
+    ) -> io::Result<()> {
         let expected = std::mem::replace(&mut self.end, header.last_offset() + 1);
         self.report.batches_read += 1;
         for bad in &mut self.bad {
@@ -239,7 +268,9 @@ impl<'p> Pass<'p> {
         if !hole.is_empty() && (is_lost || !self.place.is_compactions(&hole, self.tail.base_offset))
         {
             self.producers.open_gap();
+            self.holes.push(self.place_of(hole, at, position));
         }
+        self.look_for_lost_marker(header);
         let timestamp = largest_timestamp(file, position as u32, header, self.place.decoders)?;
         let interval_bytes = self.place.settings.index_interval_bytes;
         self.tail
@@ -254,6 +285,76 @@ impl<'p> Pass<'p> {
                 epoch,
                 start_offset: header.base_offset,
             });
+        }
+        Ok(())
+    }
+
+    /// Where a hole is that ends with a batch at `position` of segment `at`: one that the segment before it begins is
+    /// at the end of that one.
+    fn place_of(&self, hole: Range<i64>, at: usize, position: u64) -> Hole {
+        let base = self.found[at].segment.base_offset();
+        let before = at.checked_sub(1).filter(|_| hole.start < base);
+        match before {
+            Some(before) => Hole {
+                at: before,
+                position: self.found[before].bytes,
+                offsets: hole.start..hole.end.min(base),
+            },
+            None => Hole {
+                at,
+                position,
+                offsets: hole,
+            },
+        }
+    }
+
+    /// P5: a transaction in the middle of which its producer begins its next epoch has lost its marker to a hole. It
+    /// ends there as its coordinator says, else it is aborted: the end of a later one must not make it count.
+    fn look_for_lost_marker(&mut self, header: &Header) {
+        let known = self.producers.get(header.producer_id);
+        let is_cut_short = |open: &&Producer| {
+            open.transaction_start >= 0
+                && !header.is_control()
+                && header.producer_epoch > open.epoch
+        };
+        let Some(open) = known.filter(is_cut_short) else {
+            return;
+        };
+        let has_room = |hole: &&mut Hole| {
+            let base = self.found[hole.at].segment.base_offset();
+            let from = hole.offsets.start.max(base);
+            from > open.last_offset && from < hole.offsets.end
+        };
+        let Some(hole) = self.holes.iter_mut().find(has_room) else {
+            return;
+        };
+        let base = self.found[hole.at].segment.base_offset();
+        let offset = hole.offsets.start.max(base);
+        hole.offsets.start = offset + 1;
+        let (id, epoch) = (header.producer_id, open.epoch);
+        let commit = (self.start.outcome)(id, epoch).unwrap_or(false);
+        log::error!(
+            "{}: offset {offset}: the marker of producer {id} is lost, and written anew; commit: {commit}",
+            self.place.dir.display()
+        );
+        self.lost_markers.push(LostMarker {
+            at: hole.at,
+            position: hole.position,
+            bytes: Marker::in_place_of_lost(commit, id, epoch, open.timestamp, offset),
+        });
+    }
+
+    /// Writes the markers that are to take lost ones' places.
+    pub fn put_markers(&mut self) -> Result<()> {
+        self.lost_markers
+            .sort_by_key(|lost| (lost.at, lost.position));
+        for of_segment in self.lost_markers.chunk_by(|a, b| a.at == b.at) {
+            let segment = &self.found[of_segment[0].at].segment;
+            let file = self.place.file(segment)?;
+            let change = |lost: &LostMarker| (lost.position..lost.position, lost.bytes.clone());
+            let changes: Vec<_> = of_segment.iter().map(change).collect();
+            repair::change(&self.place.dir, segment, &file, &changes)?;
+            self.place.shared.descriptors.forget(segment.serial());
         }
         Ok(())
     }

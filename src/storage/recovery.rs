@@ -32,7 +32,7 @@
 //! again, or finds it done.
 
 use super::active::Active;
-use super::checkpoint::EpochStart;
+use super::checkpoint::{self, EpochStart};
 use super::pass::{Bad, Pass};
 use super::producers::Producers;
 use super::reopen::{self, Place};
@@ -56,6 +56,8 @@ pub struct Start<'a> {
     pub tear_bytes_max: u64,
     /// The broker is about to believe every record of it: no batch is trusted unread, whatever the stop.
     pub check_all: bool,
+    /// Whether a producer's last transaction at an epoch was committed, as far as their coordinator knows.
+    pub outcome: &'a dyn Fn(i64, i16) -> Option<bool>,
     /// To open batches whose header does not tell their largest timestamp.
     pub decoders: &'a Decoders,
     /// Broker time: no append was later, ms.
@@ -197,6 +199,10 @@ fn unclean(
 ) -> Result<Opened> {
     let recovery_point = start.recovery_point.unwrap_or(0);
     let mut trusted_to = if is_sound { recovery_point } else { 0 };
+    if recovery_point == 0 {
+        // It may be new.
+        checkpoint::write_back(&place.dir)?;
+    }
     for _ in 0..PASSES_MAX {
         let mut pass = Pass::begin(place, start, trusted_to, report)?;
         pass.read_all()?;
@@ -210,8 +216,11 @@ fn unclean(
             pass.cut(rot)?;
         }
         pass.excise(rot)?;
-        // What was built up to the first bad bytes is the whole log, if those were the tear or there are none.
         if rot == 0 {
+            pass.put_markers()?;
+        }
+        // What was built up to the first bad bytes is the whole log, if those were the tear or there are none.
+        if rot == 0 && pass.lost_markers.is_empty() {
             let mut opened = pass.finish();
             make_up_for_lost_end(place, &mut opened, recovery_point, report)?;
             let seen_unsynced = !place.settings.visible_when_synced;

@@ -130,8 +130,9 @@ impl Place<'_> {
         };
         for (Found { segment, bytes, .. }, end) in found.iter().zip(ends) {
             let what = || format!("reading {}", segment.path(".log").display());
-            let is_sound =
-                end > trusted_to || whole(&*self.file(segment)?, *bytes).context(what)?;
+            let is_sound = end > trusted_to
+                || whole(&*self.file(segment)?, *bytes, segment.base_offset(), end)
+                    .context(what)?;
             // They are found again, under other numbers.
             self.shared.descriptors.forget(segment.serial());
             if !is_sound {
@@ -327,12 +328,12 @@ impl Place<'_> {
     }
 }
 
-/// Whether a segment is batches from its beginning to its end.
-fn whole(file: &File, bytes: u64) -> io::Result<bool> {
+/// Whether a segment's file, of offsets from `base` to `end`, is batches from its beginning to its end.
+fn whole(file: &File, bytes: u64, base: i64, end: i64) -> io::Result<bool> {
     let mut bounds = Bounds {
-        from: 0,
-        base: 0,
-        to: i64::MAX,
+        from: base,
+        base,
+        to: end,
     };
     let mut scanner = Scanner::new(file, bytes, i64::MAX);
     let mut position = 0;

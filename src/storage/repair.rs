@@ -168,19 +168,35 @@ pub fn cut(
 }
 
 /// Takes rotten bytes out of a segment: they are kept as `.quarantine`, and the segment is written anew without them.
-/// The name is switched by one rename: before it the rot is found again, after it there is none.
 pub fn excise(dir: &Path, segment: &Segment, file: &File, rotten: &[Range<u64>]) -> Result<()> {
-    let what = || format!("taking rot out of {}", segment.path(".log").display());
     for range in rotten {
         save(dir, segment, file, range.clone(), "quarantine")?;
     }
+    let changes: Vec<_> = rotten.iter().map(|range| (range.clone(), vec![])).collect();
+    change(dir, segment, file, &changes)
+}
+
+/// Writes a segment anew with other bytes in the place of these ranges, which ascend.
+/// The name is switched by one rename: before it nothing has changed, after it everything.
+pub fn change(
+    dir: &Path,
+    segment: &Segment,
+    file: &File,
+    changes: &[(Range<u64>, Vec<u8>)],
+) -> Result<()> {
+    let what = || format!("writing {} anew", segment.path(".log").display());
     let path = segment.path(".log.cleaned");
     let size = file.metadata().context(what)?.len();
     let (mut from, mut to) = (0, 0);
+    let end = (size..size, vec![]);
     make_whole(dir, &path, |cleaned| {
-        for range in rotten.iter().cloned().chain(std::iter::once(size..size)) {
+        for (range, bytes) in changes.iter().chain([&end]) {
             copy(file, from..range.start, cleaned, to)?;
             to += range.start - from;
+            if !bytes.is_empty() {
+                sys::write_gathered_at(cleaned, &mut [IoSlice::new(bytes)], to)?;
+                to += bytes.len() as u64;
+            }
             from = range.end;
         }
         Ok(())

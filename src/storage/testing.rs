@@ -79,6 +79,7 @@ impl Rig {
             log_start: None,
             tear_bytes_max: T,
             check_all: false,
+            outcome: &|_, _| None,
             decoders: &self.decoders,
             time_ms: TIME_MS,
         }

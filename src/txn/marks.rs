@@ -5,6 +5,7 @@
 
 use super::{Serial, TopicPartition};
 use crate::error::ErrorCode;
+use crate::seldom::Seldom;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -85,10 +86,11 @@ impl Marks {
             );
             return Some(owner);
         }
-        log::warn!(
+        static WAITING: Seldom = Seldom::new();
+        WAITING.warn(format_args!(
             "the marker for producer {} in {topic}-{index} must wait: {code:?}",
             mark.producer_id
-        );
+        ));
         self.refused.push((mark, owner));
         self.retry_ms.get_or_insert(now_ms + RETRY_MS);
         None

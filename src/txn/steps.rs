@@ -6,6 +6,7 @@ use super::transactions::{
 };
 use super::{Env, Mark, Request, Response, Serial, State, Transaction, Verdict};
 use crate::error::ErrorCode;
+use crate::seldom::Seldom;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -247,6 +248,7 @@ impl<W: Clone> Transactions<W> {
                     None => self.starve(id, job),
                 }
             }
+            (Job::Restate, None) => self.write(id, Some(known), None, job),
             (Job::Expire, _) if known.has_expired(env) => self.write(id, None, None, job),
             _ => {}
         }
@@ -296,10 +298,11 @@ impl<W: Clone> Transactions<W> {
         if after <= before || !is_full && next.bytes() <= TRANSACTION_BYTES_MAX {
             return None;
         }
-        log::warn!(
+        static REFUSED: Seldom = Seldom::new();
+        REFUSED.warn(format_args!(
             "transactional id {id}: refused to grow to {after} bytes, of {} for all (transaction.state.bytes.max)",
             self.bytes
-        );
+        ));
         Some(match next.state {
             State::Ongoing => ErrorCode::TransactionAbortable,
             _ => ErrorCode::PolicyViolation,

@@ -9,6 +9,7 @@
 use super::marks::{Marks, Owner};
 use super::{Env, LogOpen, Mark, Open, Request, Response, State, TopicPartition, Transaction};
 use crate::error::ErrorCode;
+use crate::seldom::Seldom;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -49,6 +50,8 @@ pub(super) enum Job<W> {
     Complete,
     /// Nobody has used it for long.
     Expire,
+    /// Its record is lost.
+    Restate,
 }
 
 /// A step whose record is on its way.
@@ -314,7 +317,10 @@ impl<W: Clone> Transactions<W> {
                 self.entered(&id);
             }
             Err(code) => {
-                log::warn!("transactional id {id}: not recorded: {code:?}");
+                static UNRECORDED: Seldom = Seldom::new();
+                UNRECORDED.warn(format_args!(
+                    "transactional id {id}: not recorded: {code:?}"
+                ));
                 slot.not_before_ms = env.now_ms + RETRY_MS;
                 if let Job::Complete = writing.job {
                     self.retries.push_back((slot.not_before_ms, id.clone()));
@@ -398,6 +404,15 @@ impl<W: Clone> Transactions<W> {
             }
         }
         self.run(&id, env);
+    }
+
+    /// The log has lost records of these ids: what is known is recorded once more. An end that is under way is
+    /// recorded anyway once it is complete.
+    pub fn restate(&mut self, concerned: impl Fn(&str) -> bool, env: &Env<'_>) {
+        let ids = self.slots.keys().filter(|id| concerned(id)).cloned();
+        for id in ids.collect::<Vec<_>>() {
+            self.push(id, Job::Restate, env);
+        }
     }
 
     /// Topics were deleted, or made anew: nothing of them is part of a transaction any more.

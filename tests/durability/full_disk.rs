@@ -5,6 +5,7 @@ use crate::common::Broker;
 use crate::common::producer::{Client, batch};
 use crate::scene::{Scene, heard, say};
 use std::fs;
+use std::time::Instant;
 
 const KAFKA_STORAGE_ERROR: i16 = 56;
 const MARKER: &str = ".kafka_cleanshutdown";
@@ -70,6 +71,28 @@ fn a_write_that_fails_half_way_is_taken_back() {
         Ok(1),
         "known as a duplicate"
     );
+}
+
+/// The log may lie on the disk that is full.
+#[test]
+fn a_full_disk_is_not_filled_with_lines() {
+    let mut scene = Scene::new();
+    let broker = scene.start(&[]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("t", 1, &[]);
+    scene.shim.set_room(Some(0)).unwrap();
+    let began = Instant::now();
+    for _ in 0..200 {
+        let refused = say(&mut client, "t", "value").unwrap();
+        assert_eq!(refused, Err(KAFKA_STORAGE_ERROR));
+    }
+    let (log, elapsed) = (broker.log(), began.elapsed());
+    let lines = log.matches("t-0: a write failed").count() as u64;
+    assert!(
+        (1..=1 + elapsed.as_secs() / 5).contains(&lines),
+        "{lines} lines in {elapsed:?}"
+    );
+    scene.shim.set_room(None).unwrap();
 }
 
 /// A turn that rolls takes back the segments that it made.

@@ -121,3 +121,30 @@ fn a_log_start_that_cannot_be_saved_is_not_answered() {
     assert_eq!(client.list_offset("t", 0, -2).unwrap(), Ok(6));
     assert!(segments() < before);
 }
+
+/// A start without them would bring deleted records back, and the next save make that durable.
+#[test]
+fn a_disk_that_does_not_give_the_log_starts_stops_the_start() {
+    let mut scene = Scene::new();
+    let broker = scene.start(&[]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("t", 1, &[]);
+    (0..6).for_each(|offset| say(&mut client, offset));
+    assert_eq!(delete_records(&mut client, "t", 4), (0, 4));
+    broker.kill();
+    let checkpoint = scene.data().join("log-start-offset-checkpoint");
+    let away = scene.path("away");
+    fs::rename(&checkpoint, &away).unwrap();
+    // To read it is refused.
+    fs::create_dir(&checkpoint).unwrap();
+    let Err((status, log)) = scene.try_start(&[]) else {
+        panic!("it started without the log starts");
+    };
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("log-start-offset-checkpoint"), "{log}");
+    fs::remove_dir(&checkpoint).unwrap();
+    fs::rename(&away, &checkpoint).unwrap();
+    let broker = scene.start(&[]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    assert_eq!(client.list_offset("t", 0, -2).unwrap(), Ok(4));
+}

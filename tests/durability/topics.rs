@@ -316,3 +316,31 @@ fn groups_are_served_while_partitions_are_made() {
     let said = member.produce("t9", 99, &batch(None, &[b"x"]));
     assert_eq!(said.unwrap(), Ok(0));
 }
+
+/// A kill comes while a topic's files wait for their first sync. The next start finds them in the page cache, and what it
+/// shows must survive a power cut (P6).
+#[test]
+fn what_a_killed_creation_left_in_the_page_cache_is_synced_by_the_next_start() {
+    let mut scene = Scene::new();
+    let broker = scene.start(&[]);
+    let slow = Duration::from_millis(500);
+    scene.shim.set_sync_delay(slow).unwrap();
+    let address = broker.address.clone();
+    let asking = std::thread::spawn(move || {
+        // The broker is killed before it can answer.
+        let _ = Client::connect(&address).unwrap().try_create("t", 1, &[]);
+    });
+    let directory = scene.data().join("t-0");
+    wait_until(|| directory.join("leader-epoch-checkpoint").exists());
+    broker.kill();
+    asking.join().unwrap();
+    scene.shim.set_sync_delay(Duration::ZERO).unwrap();
+    scene.start(&[]).kill();
+    let image = scene.cut_power();
+    for name in ["partition.metadata", "leader-epoch-checkpoint"] {
+        let shown = fs::read(directory.join(name)).unwrap();
+        assert!(!shown.is_empty());
+        assert_eq!(fs::read(image.join("t-0").join(name)).unwrap(), shown);
+    }
+    Broker::start(&image, &[]);
+}

@@ -5,7 +5,7 @@ use crate::common::producer::Client;
 use crate::common::transactional::{Producer, committed, offset};
 use crate::common::{self, Broker, client};
 use crate::power::every_cut;
-use crate::scene::{Scene, names};
+use crate::scene::{Scene, check_all, copy_dir, names};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -256,6 +256,58 @@ fn a_marker_that_is_lost_is_written_again() {
         assert_eq!(settled(&broker), expected);
         broker.kill();
     }
+}
+
+/// P5: where rot took a marker, and its producer went on in its next epoch, what was aborted does not count with what
+/// was committed later, and what was committed is not aborted with what was aborted later.
+#[test]
+fn a_marker_that_rots_between_two_transactions_ends_the_first() {
+    let scene = Scene::new();
+    let broker = Broker::start(&scene.data(), &SMALL);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("a", 1, &[]);
+    let ends = [true, false, true, false, false, true];
+    for (number, commits) in ends.into_iter().enumerate() {
+        let began = Instant::now();
+        let mut producer = loop {
+            match Producer::new(&mut client, "newer", true).unwrap() {
+                Ok(producer) => break producer,
+                Err(code) => assert!(began.elapsed() < Duration::from_secs(60), "{code}"),
+            }
+        };
+        let value = number.to_string();
+        assert_eq!(producer.write(&mut client, "a", &value).unwrap(), 0);
+        assert_eq!(producer.end(&mut client, commits).unwrap(), 0);
+    }
+    assert!(broker.stop().success());
+    // What was synced is behind a recovery point, and the stop is not clean: rot, in a segment that is read.
+    Broker::start(&scene.data(), &SMALL).kill();
+    let cases = (0..ends.len() - 1).collect();
+    check_all(&scene, cases, |data, &lost| {
+        copy_dir(&scene.data(), data);
+        rot_marker(&data.join("a-0"), lost);
+        for _ in 0..2 {
+            let broker = Broker::start(data, &SMALL);
+            let mut client = Client::connect(&broker.address).unwrap();
+            let (values, is_all) = committed(&mut client, "a").unwrap().unwrap();
+            assert!(is_all, "{lost}");
+            assert_eq!(values, ["0", "2", "5"], "{lost}");
+            broker.kill();
+        }
+    });
+}
+
+fn rot_marker(dir: &Path, number: usize) {
+    // The first record is of 1970: the log was rolled behind it.
+    let log = dir.join(names(dir, ".log").last().unwrap());
+    let mut bytes = fs::read(&log).unwrap();
+    let (mut at, mut markers) = (0, Vec::new());
+    for (header, batch) in client::batches(&bytes) {
+        at += batch.len();
+        markers.extend(header.is_control().then_some(at));
+    }
+    bytes[markers[number] - 4] ^= 1;
+    fs::write(log, bytes).unwrap();
 }
 
 fn lose_last_marker(dir: &Path) {

@@ -235,3 +235,54 @@ fn a_start_on_a_full_disk_does_without_indexes() {
     acked.resume(&mut client);
     acked.check(&mut client);
 }
+
+/// A topic whose record was committed is there, whatever became of its files; they are made once they can be.
+#[test]
+fn a_topic_whose_files_could_not_be_made_is_made_without_a_restart() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (data, shim) = (
+        scratch.path().join("data"),
+        Shim::new(scratch.path()).unwrap(),
+    );
+    fs::create_dir(&data).unwrap();
+    let broker = Broker::start_with(&data, &QUIET, |command| {
+        shim.attach_faults(command, &data).unwrap();
+    });
+    let mut client = Client::connect(&broker.address).unwrap();
+    // The second leaves a directory behind.
+    for (topic, kind, errno) in [("dir", Kind::MakeDirectory, 28), ("file", Kind::Create, 24)] {
+        let fault = Fault {
+            kinds: vec![kind],
+            errno,
+            stays: true,
+        };
+        shim.arm(1, &fault).unwrap();
+        let made = client.try_create(topic, 40, &[]).unwrap();
+        assert_eq!(made, Err(KAFKA_STORAGE_ERROR));
+        shim.disarm().unwrap();
+    }
+    let began = Instant::now();
+    let say = |client: &mut Client, topic, index| {
+        let sent = batch(None, &[b"value"]);
+        while let Err(code) = client.produce(topic, index, &sent).unwrap() {
+            assert_eq!(code, KAFKA_STORAGE_ERROR);
+            assert!(began.elapsed() < PATIENCE, "{topic}-{index} is not made");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    for topic in ["dir", "file"] {
+        say(&mut client, topic, 0);
+        say(&mut client, topic, 39);
+    }
+    broker.kill();
+    let broker = Broker::start(&data, &QUIET);
+    let mut client = Client::connect(&broker.address).unwrap();
+    for (topic, index) in [("dir", 0), ("dir", 39), ("file", 0), ("file", 39)] {
+        assert_eq!(client.fetch_all(topic, index).len(), 1, "{topic}-{index}");
+    }
+    let names = fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name());
+    let is_stray = |name: &std::ffi::OsString| name.to_string_lossy().ends_with("-stray");
+    assert!(!names.into_iter().any(|name| is_stray(&name)));
+    assert!(broker.stop().success());
+}

@@ -8,6 +8,7 @@ mod flood;
 mod frames;
 mod limits;
 mod memory;
+mod pressure;
 mod swarm;
 mod transactions;
 mod waiting;
@@ -39,7 +40,10 @@ impl Bystander {
 /// A broker with a directory of its own, and a bystander.
 fn start(settings: &[&str]) -> (tempfile::TempDir, Broker, Bystander) {
     let data = tempfile::tempdir().expect("a temporary directory");
-    let broker = Broker::start(data.path(), settings);
+    let broker = Broker::start_with(data.path(), settings, |command| {
+        // Lines that come often are there at this level alone.
+        command.env("RUST_LOG", "debug");
+    });
     let mut client = Client::connect(&broker.address);
     client.create("bystander", &[]);
     let mut bystander = Bystander { client, stored: 0 };

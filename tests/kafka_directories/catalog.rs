@@ -141,6 +141,11 @@ fn is_known(data: &Data, epoch: i32) {
         assert_eq!(client.topic_id("t").unwrap(), Some(id(1)));
         assert_eq!(client.topic_id("gone").unwrap(), None);
         assert_eq!(described(&broker, "t", "max.message.bytes"), "12345");
+        let retention = described(&broker, "t", "retention.ms");
+        assert_eq!(
+            retention, "604800000",
+            "the quorum's records are none that are lost"
+        );
         assert!(client.producer_id().unwrap() >= 5000);
         match start {
             0 => drop(client.create("new", 1, &[])),
@@ -229,6 +234,9 @@ fn a_catalog_without_its_beginning_costs_settings_and_no_record() {
     assert!(log.contains("adopted"), "{log}");
     assert_eq!(served(&broker, "t", 1, 0).1, 5);
     is_kept(&broker, "t");
+    // Each of the records that are lost may have reserved a block.
+    let mut client = Client::connect(&broker.address).unwrap();
+    assert!(client.producer_id().unwrap() >= 450_000);
     assert!(broker.stop().success());
 }
 

@@ -2,6 +2,7 @@
 
 use crate::common::Broker;
 use crate::common::producer::Client;
+use crate::described;
 use crate::layout::{Data, Partition, Segment, Stop, batch, id};
 use ottla::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use ottla::api::offset_commit::*;
@@ -180,10 +181,10 @@ fn groups_and_transactional_ids_go_on_where_they_were() {
     assert_eq!(committed(&broker), [(5, said.clone()), (6, said.clone())]);
     assert_eq!(initialised(&broker), (70, 6));
     commit_anew(&broker, 8);
-    assert_eq!(
-        crate::described(&broker, "__consumer_offsets", "cleanup.policy"),
-        "compact"
-    );
+    for topic in ["__consumer_offsets", "__transaction_state"] {
+        let policy = described(&broker, topic, "cleanup.policy");
+        assert_eq!(policy, "compact", "no retention of time takes it");
+    }
     broker.kill();
 
     let broker = data.start();

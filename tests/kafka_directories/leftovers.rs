@@ -74,8 +74,7 @@ fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Copies in the making, strays, and what is nobody's: told, and left alone. A partition from before topics had ids is
-/// adopted under a new one.
+/// Copies in the making, strays, and directories that are nobody's: told, and left alone.
 #[test]
 fn directories_that_are_no_partitions_are_told_and_left_alone() {
     let data = Data::new();
@@ -84,12 +83,17 @@ fn directories_that_are_no_partitions_are_told_and_left_alone() {
     let strangers = [
         "t-0.6fb1e1b1a0c84c4ab1b6b2c1b8b5d0aa-future",
         "t-1.6fb1e1b1a0c84c4ab1b6b2c1b8b5d0aa-stray",
+        "nobodys-0",
     ];
-    for name in strangers.into_iter().chain(["before-2.8-0"]) {
+    for name in strangers {
         let dir = data.path().join(name);
         fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("00000000000000000000.log"), many(0, 3).concat()).unwrap();
         fs::write(dir.join("00000000000000000000.index"), b"").unwrap();
+        if name != "nobodys-0" {
+            // In a directory of a partition's own name they would be served.
+            let segment = dir.join("00000000000000000000.log");
+            fs::write(segment, many(0, 3).concat()).unwrap();
+        }
     }
     fs::create_dir(data.path().join("lost+found")).unwrap();
     data.file("t-7", b"a file of a partition's name");
@@ -105,13 +109,31 @@ fn directories_that_are_no_partitions_are_told_and_left_alone() {
         }
         assert_eq!(served(&broker, "t", 0, 0), (many(0, 5), 5));
         let mut client = Client::connect(&broker.address).unwrap();
-        assert!(client.topic_id("before-2.8").unwrap().is_some());
-        assert_eq!(served(&broker, "before-2.8", 0, 0), (many(0, 3), 3));
-        is_kept(&broker, "before-2.8");
+        assert_eq!(client.topic_id("nobodys").unwrap(), None);
         assert!(broker.stop().success());
     }
     let after: Vec<_> = strangers.map(|name| tree(&data.path().join(name))).into();
     assert!(before == after && data.path().join("t-7").is_file());
+}
+
+/// Kafka before 2.8 wrote no topic's id: its partitions are adopted for their segments.
+#[test]
+fn directories_without_an_id_are_served() {
+    let data = Data::new();
+    let t = data.partition("t", 0, id(1));
+    t.write(&mut [Segment::of(0, &many(0, 5))], Stop::Clean);
+    fs::remove_file(data.path().join("t-0/partition.metadata")).unwrap();
+    data.stop(Stop::Clean, &[("t", 0, 5)]);
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let broker = data.start();
+        assert_eq!(served(&broker, "t", 0, 0), (many(0, 5), 5));
+        is_kept(&broker, "t");
+        let mut client = Client::connect(&broker.address).unwrap();
+        ids.push(client.topic_id("t").unwrap().unwrap());
+        assert!(broker.stop().success());
+    }
+    assert_eq!(ids[0], ids[1]);
 }
 
 /// A broker of a larger cluster has some partitions of a topic. They keep their numbers, and their records: nothing is

@@ -311,7 +311,11 @@ fn transactions_outlive_the_compaction_of_all_their_logs() {
         offsets: BTreeMap::new(),
     };
     let mut compacted = BTreeSet::new();
-    for round in 0..ROUNDS {
+    for round in 0.. {
+        // Compaction gives way to producers, on a busy machine for longer.
+        if round >= ROUNDS && (compacted.len() == 3 || round == 20 * ROUNDS) {
+            break;
+        }
         for _ in 0..8 {
             (0..30).for_each(|_| world.step(&mut client));
             world.check(&mut client);

@@ -37,7 +37,10 @@ use common::client::Client;
 /// A broker with a directory of its own, and a client.
 fn start(settings: &[&str]) -> (tempfile::TempDir, Broker, Client) {
     let data = tempfile::tempdir().expect("a temporary directory");
-    let broker = Broker::start(data.path(), settings);
+    let broker = Broker::start_with(data.path(), settings, |command| {
+        // Lines that come often are there at this level alone.
+        command.env("RUST_LOG", "debug");
+    });
     let client = Client::connect(&broker.address);
     (data, broker, client)
 }

@@ -9,14 +9,18 @@ mod flips;
 mod scene;
 
 use common::Broker;
-use common::producer::{Client, batch};
+use common::keyed::{self, Change};
+use common::producer::{Client, batch, batches};
+use common::transactional::{self, Producer};
 use flips::Figures;
+use ottla::api::find_coordinator::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use scene::Scene;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -71,8 +75,8 @@ fn served(settings: &[&str]) -> (TempDir, Broker, Client) {
     (data, broker, client)
 }
 
-fn logs(data: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(data.join("t-0")).unwrap();
+fn logs(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
     let mut logs: Vec<PathBuf> = paths
         .filter(|path| path.extension().is_some_and(|e| e == "log"))
@@ -119,7 +123,7 @@ fn the_scrub_reads_what_nobody_reads() {
     ];
     let (data, broker, client) = served(&settings);
     drop(client);
-    let logs = logs(data.path());
+    let logs = logs(&data.path().join("t-0"));
     assert!(logs.len() > 3);
     let first = fs::metadata(&logs[0]).unwrap().len();
     flip(&logs[0], first - 3);
@@ -134,6 +138,126 @@ fn the_scrub_reads_what_nobody_reads() {
     is_all_but(&data, broker, &gone);
 }
 
+/// After its first piece it rests, for hours if it is told to; and a broker that is stopped does not wait for that.
+#[test]
+fn the_scrub_reads_no_faster_than_it_may() {
+    let settings = [
+        "log.scrub.interval.ms=1",
+        "log.scrub.max.bytes.per.second=0.1",
+    ];
+    let (data, broker, _client) = served(&settings);
+    flip(logs(&data.path().join("t-0")).last().unwrap(), 70);
+    thread::sleep(Duration::from_secs(2));
+    assert!(!broker.log().contains("are lost"));
+    assert!(broker.stop().success());
+}
+
+/// Compaction that meets damage leaves the log as it is, and has it mended without waiting for a scrub.
+#[test]
+fn compaction_that_finds_no_batch_rings_the_scrub() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = Broker::start(data.path(), &["log.cleaner.enable=false"]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    let compacted = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "2000"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+    ];
+    client.create("t", 1, &compacted);
+    for n in 0..BATCHES {
+        let change = Change {
+            key: n.to_string(),
+            value: Some(format!("{n} ").repeat(50)),
+        };
+        let bytes = keyed::batch(None, 1_700_000_000_000 + n, &[change]);
+        client.produce("t", 0, &bytes).unwrap().unwrap();
+    }
+    assert!(broker.stop().success());
+    let logs = logs(&data.path().join("t-0"));
+    flip(&logs[1], 70);
+    let bytes = fs::metadata(&logs[1]).unwrap().len();
+    let broker = Broker::start(data.path(), &["log.scrub.interval.ms=-1"]);
+    broker.expect_log("t-0: not compacted");
+    broker.expect_log(&format!("are lost: {}", logs[1].display()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(&logs[1]).map_or(bytes, |file| file.len()) == bytes {
+        assert!(Instant::now() < deadline, "it is not mended");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(broker.stop().success());
+    let broker = Broker::start(data.path(), &[]);
+    broker.expect_log("t-0: compacted");
+}
+
+/// What rots in a log of the broker's own while it runs is recorded once more by its owner: a later start, after a
+/// kill, knows all that was acknowledged.
+#[test]
+fn a_gap_in_a_log_of_the_brokers_own_is_filled_while_it_runs() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [
+        "log.scrub.interval.ms=300",
+        "offsets.topic.num.partitions=1",
+        "transaction.state.log.num.partitions=1",
+    ];
+    let broker = Broker::start(data.path(), &settings);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("a", 1, &[]);
+    let _: FindCoordinatorResponse = client.call(3, &FindCoordinatorRequest::default()).unwrap();
+    let mut ended = Producer::new(&mut client, "ended", true).unwrap().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while ended.commit_offset(&mut client, 7).unwrap() != 0 {
+        assert!(Instant::now() < deadline, "not committed");
+    }
+    assert_eq!(ended.end(&mut client, true).unwrap(), 0);
+    await_offset(&mut client, 7);
+    let mut open = Producer::new(&mut client, "open", true).unwrap().unwrap();
+    assert_eq!(open.write(&mut client, "a", "open").unwrap(), 0);
+    // One group, and two transactional ids.
+    for (partition, recorded) in [("__consumer_offsets-0", 1), ("__transaction_state-0", 2)] {
+        let path = data.path().join(partition).join("00000000000000000000.log");
+        let bytes = fs::read(&path).unwrap();
+        let mut end = 0;
+        // Of the offset's log the first batch, of the transactions' the last: that it is open.
+        for batch in batches(&bytes) {
+            end += batch.bytes.len() as u64;
+            if partition.starts_with("__consumer") {
+                break;
+            }
+        }
+        flip(&path, end - 2);
+        broker.expect_log(&format!("are lost: {}", path.display()));
+        await_batches(path.parent().unwrap(), recorded);
+    }
+    broker.kill();
+    let broker = Broker::start(data.path(), &settings[1..]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    await_offset(&mut client, 7);
+    assert_eq!(open.end(&mut client, true).unwrap(), 0);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while transactional::committed(&mut client, "a").unwrap() != Ok((vec!["open".into()], true)) {
+        assert!(Instant::now() < deadline, "not committed");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn await_offset(client: &mut Client, wanted: i64) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while transactional::offset(client).unwrap() != Ok(wanted) {
+        assert!(Instant::now() < deadline, "not committed");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// So many batches are written into the segment that the scrub has begun.
+fn await_batches(dir: &Path, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let newest = || batches(&fs::read(logs(dir).pop().unwrap()).unwrap()).len();
+    while logs(dir).len() < 2 || newest() < count {
+        assert!(Instant::now() < deadline, "nothing is recorded once more");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn base(path: &Path) -> i64 {
     path.file_stem().unwrap().to_str().unwrap().parse().unwrap()
 }
@@ -142,7 +266,7 @@ fn base(path: &Path) -> i64 {
 #[test]
 fn a_reader_that_finds_no_batch_rings_the_scrub() {
     let (data, broker, mut client) = served(&["log.scrub.interval.ms=-1"]);
-    let logs = logs(data.path());
+    let logs = logs(&data.path().join("t-0"));
     flip(&logs[1], 9);
     let offset = base(&logs[1]);
     let deadline = Instant::now() + Duration::from_secs(60);

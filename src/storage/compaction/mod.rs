@@ -139,7 +139,9 @@ pub enum Failed {
     Stopped,
     /// A segment is gone since the view was made, or was replaced.
     Moved,
-    /// The disk failed, or the log is damaged.
+    /// The log is damaged.
+    Damaged(Error),
+    /// The disk failed.
     Error(Error),
 }
 

@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
 /// The segment is damaged at `position`.
 pub fn damaged(extent: &Extent, position: u32, what: impl Display) -> Failed {
     let path = extent.segment.path(".log");
-    Failed::Error(Error::new(format!(
+    Failed::Damaged(Error::new(format!(
         "the batch at byte {position} of {} is damaged: {what}",
         path.display()
     )))

@@ -4,14 +4,19 @@
 
 use super::{Taken, memory, mutate};
 use ottla::budget::Budget;
-use ottla::server::input::{Fault, Input};
+use ottla::server::input::{Fault, Input, Pace};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Longer frames are refused; above the reader's small buffer, so that both of its ways are taken.
 const FRAME_BYTES_MAX: usize = 20_000;
+const PACE: Pace = Pace {
+    limit: Duration::from_secs(30),
+    rate_min: 1,
+};
 
 /// Two ends of a connection without a port, of which there are not enough for so many runs.
 fn pair() -> (UnixStream, TcpStream) {
@@ -73,7 +78,7 @@ pub fn run(input: &[u8]) -> Taken {
     let mut expected = frames.iter().map(|frame| frame.to_vec());
     let (mut far, near) = pair();
     let budget = Budget::new(1 << 20);
-    let mut reader = Input::new(budget.clone(), FRAME_BYTES_MAX);
+    let mut reader = Input::new(budget.clone(), FRAME_BYTES_MAX, PACE);
     let ((), most) = memory::measured(|| {
         let mut received = Ok(());
         for piece in pieces {

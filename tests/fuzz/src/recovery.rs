@@ -105,6 +105,7 @@ fn recover(directory: &Path, case: &Case, clean: bool) -> (View, Report, Arc<Sha
     let (_, decoders) = codecs::decoders();
     let start = Start {
         check_all: false,
+        outcome: &|_, _| None,
         clean,
         recovery_point: (case.flags & POINT != 0).then_some(case.recovery_point),
         log_start: (case.flags & STARTS != 0).then_some(case.log_start),

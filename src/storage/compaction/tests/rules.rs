@@ -101,7 +101,7 @@ fn a_damaged_batch_ends_the_pass_and_leaves_the_log_alone() {
         overwrite(&world.rig, 0, at as u64, &[file[at] ^ 0x55]);
         // Base offset and leader epoch are outside the CRC.
         if let Err(failed) = world.pass(i64::MAX) {
-            let Failed::Error(error) = failed else {
+            let Failed::Damaged(error) = failed else {
                 panic!("{failed:?}");
             };
             let message = error.to_string();
