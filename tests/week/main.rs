@@ -5,8 +5,9 @@
 //!
 //! How an hour is known to be over for the broker: one topic's records live for half an hour. It is the last by name,
 //! and all topics are looked at together, so once its log is empty every other has had its turn. What compaction has
-//! done is in its checkpoint. A kill takes broker time back to what was saved, which the model reads; the kernel's
-//! clock, by which it stamps files, stands still as far as this week is concerned.
+//! done is in its checkpoint. A kill takes broker time back to what was saved, and counts the age of what the next start
+//! reads anew from then on: the model looks up both. The kernel's clock, by which it stamps files, stands still as far
+//! as this week is concerned.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -90,7 +91,12 @@ impl Week {
         // Whole hours, and what the test itself took.
         let hours = (saved_ms - self.began_ms) / HOUR_MS;
         assert!(end == End::Kill || hours * HOUR_MS == self.model.time_ms);
-        self.model.restarted(end, hours * HOUR_MS);
+        // All topics get their records in one turn of the writer, so one speaks for all.
+        let first_read = match end {
+            End::Stop => self.model.end(),
+            End::Kill => self.saved_offset("recovery-point-offset-checkpoint", LAST) - 1,
+        };
+        self.model.restarted(hours * HOUR_MS, first_read);
         self.start_broker()
     }
 
@@ -232,8 +238,12 @@ impl Week {
 
     /// Where the last pass over a topic ended, as the broker keeps it.
     fn clean_to(&self, topic: &str) -> i64 {
-        let text = fs::read_to_string(self.data().join("cleaner-offset-checkpoint"));
-        let text = text.unwrap_or_default();
+        self.saved_offset("cleaner-offset-checkpoint", topic)
+    }
+
+    /// What a file of offsets says of a topic; 0 if nothing.
+    fn saved_offset(&self, file: &str, topic: &str) -> i64 {
+        let text = fs::read_to_string(self.data().join(file)).unwrap_or_default();
         let line = text.lines().find_map(|line| {
             let offset = line.strip_prefix(topic)?.strip_prefix(" 0 ")?;
             offset.parse().ok()

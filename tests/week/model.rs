@@ -201,15 +201,15 @@ impl Model {
         self.compact();
     }
 
-    /// The broker goes on, with what it knows of broker time.
-    pub fn restarted(&mut self, end: End, time_ms: i64) {
+    /// The broker goes on, with what it knows of broker time. What it reads anew, from offset `first_read` on, was
+    /// perhaps not synced: its file's time may be the kernel's, which nobody can trust.
+    pub fn restarted(&mut self, time_ms: i64, first_read: i64) {
         self.time_ms = time_ms;
-        for appended in &mut self.appended {
-            appended.stamp_ms = appended.stamp_ms.min(time_ms);
-        }
-        if let (End::Kill, Some(last)) = (end, self.appended.last_mut()) {
-            // The file's time is the kernel's, which nobody can trust.
-            last.stamp_ms = time_ms;
+        for (appended, offset) in self.appended.iter_mut().zip(0..) {
+            appended.stamp_ms = match offset < first_read {
+                true => appended.stamp_ms.min(time_ms),
+                false => time_ms,
+            };
         }
         for id in &mut self.producer_ids {
             // A start may find one in the log that had been forgotten; it grows old anew.
