@@ -8,6 +8,7 @@ mod common;
 
 use common::Broker;
 use common::producer::{Client, batch, batches, bytes_of};
+use common::requests;
 use ottla::api::delete_records::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -214,16 +215,7 @@ impl Round<'_> {
             let start = self.known.start.load(Ordering::SeqCst);
             let acked = self.known.acked.load(Ordering::SeqCst).max(start);
             let offset = (start + rng.random_range(0..30)).min(acked);
-            let request = DeleteRecordsRequest {
-                topics: vec![DeleteRecordsTopic {
-                    name: self.topic.into(),
-                    partitions: vec![DeleteRecordsPartition {
-                        partition_index: 0,
-                        offset,
-                    }],
-                }],
-                timeout_ms: 30_000,
-            };
+            let request = requests::delete_records(self.topic, 0, offset);
             let answer: DeleteRecordsResponse = client.call(2, &request)?;
             let told = &answer.topics[0].partitions[0];
             assert_eq!(told.error_code, 0, "{}", self.topic);

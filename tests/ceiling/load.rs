@@ -7,8 +7,8 @@ use crate::common::client::{
     Client, FETCH, LONG_AGO_MS, PRODUCE, batches, bytes, fetch, produce, records,
 };
 use crate::common::codecs::{CODECS, compress};
+use crate::common::requests;
 use crate::hostile::Hostile;
-use ottla::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use ottla::api::metadata::MetadataRequest;
 use ottla::batch::{HEADER_BYTES, Header, crc};
 use rand::Rng;
@@ -294,16 +294,7 @@ fn ask_for_much(client: &mut Client, partition: i32) {
     request.max_bytes = 64 << 20;
     request.topics[0].partitions[0].partition = partition;
     request.topics[0].partitions[0].partition_max_bytes = 64 << 20;
-    let described = DescribeConfigsResource {
-        resource_type: 4,
-        resource_name: "1".into(),
-        configuration_keys: None,
-    };
-    let settings = DescribeConfigsRequest {
-        resources: vec![described],
-        include_synonyms: true,
-        include_documentation: true,
-    };
+    let settings = requests::describe_configs(4, &["1"]);
     for _ in 0..UNREAD {
         match partition % 4 {
             0 => client.send(4, &settings),

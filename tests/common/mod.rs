@@ -5,6 +5,7 @@ pub mod client;
 pub mod codecs;
 pub mod keyed;
 pub mod producer;
+pub mod requests;
 pub mod settings;
 pub mod transactional;
 

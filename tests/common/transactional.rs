@@ -2,6 +2,7 @@
 
 use super::client::{self, records};
 use super::producer::Client;
+use super::requests;
 use ottla::api::add_offsets_to_txn::*;
 use ottla::api::add_partitions_to_txn::*;
 use ottla::api::end_txn::*;
@@ -170,17 +171,8 @@ pub fn committed(client: &mut Client, topic: &str) -> io::Result<Result<(Vec<Str
 /// How far the group has read of `a`, -1 if that is not known; or the error's code.
 pub fn offset(client: &mut Client) -> io::Result<Result<i64, i16>> {
     let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: GROUP.into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: "a".into(),
-                partition_indexes: vec![0],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
         require_stable: true,
-        ..OffsetFetchRequest::default()
+        ..requests::offset_fetch(GROUP, "a", 0..1)
     };
     let answer: OffsetFetchResponse = client.call(8, &request)?;
     let group = &answer.groups[0];

@@ -3,6 +3,7 @@
 
 use crate::common::keyed::{self, Change};
 use crate::common::producer::{Client, batch};
+use crate::common::requests;
 use crate::common::transactional::Producer;
 use crate::ledger::{Book, Kind, Sent, Topic, Txn};
 use ottla::api::create_partitions::*;
@@ -258,16 +259,7 @@ impl Actor for Writer {
 }
 
 fn delete_records(client: &mut Client, topic: &str, offset: i64) -> io::Result<i16> {
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: topic.into(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset,
-            }],
-        }],
-        timeout_ms: 30_000,
-    };
+    let request = requests::delete_records(topic, 0, offset);
     let answer: DeleteRecordsResponse = client.call(2, &request)?;
     Ok(answer.topics[0].partitions[0].error_code)
 }
@@ -356,18 +348,7 @@ impl Actor for Clerk {
 }
 
 fn commit_offset(client: &mut Client, offset: i64) -> io::Result<i16> {
-    let request = OffsetCommitRequest {
-        group_id: "readers".into(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "t".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: offset,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
+    let request = requests::offset_commit("readers", "t", offset);
     let answer: OffsetCommitResponse = client.call(8, &request)?;
     Ok(answer.topics[0].partitions[0].error_code)
 }

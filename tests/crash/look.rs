@@ -1,6 +1,7 @@
 //! What a broker that was started on a cut's image shows through the wire, in few requests.
 
 use crate::common::producer::{Batch, Client, batches, bytes_of};
+use crate::common::requests;
 use ottla::api::describe_configs::*;
 use ottla::api::fetch::*;
 use ottla::api::list_offsets::*;
@@ -157,17 +158,8 @@ pub fn produce(client: &mut Client, parts: &[(Name, Vec<u8>)]) -> Vec<i64> {
 /// How far a group has read of partition 0, -1 if that is not known.
 pub fn committed_offset(client: &mut Client, group: &str, topic: &str) -> i64 {
     let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: group.into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: topic.into(),
-                partition_indexes: vec![0],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
         require_stable: true,
-        ..OffsetFetchRequest::default()
+        ..requests::offset_fetch(group, topic, 0..1)
     };
     let answer: OffsetFetchResponse = client.call(8, &request).unwrap();
     let group = &answer.groups[0];

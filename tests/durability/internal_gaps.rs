@@ -3,6 +3,7 @@
 //! producer id comes back, no group's offsets mix with another's, and every transaction ends.
 
 use crate::common::producer::Client;
+use crate::common::requests;
 use crate::common::transactional::{Producer, committed};
 use crate::common::{self, Broker};
 use crate::scene::{Scene, check_all, copy_dir, heard, names, say};
@@ -79,35 +80,13 @@ fn begin(client: &mut Client, id: &'static str, newer: bool) -> Producer {
 }
 
 fn commit(client: &mut Client, group: usize, offset: i64) -> i16 {
-    let request = OffsetCommitRequest {
-        group_id: format!("g{group}"),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "a".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: offset,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
+    let request = requests::offset_commit(&format!("g{group}"), "a", offset);
     let answer: OffsetCommitResponse = client.call(8, &request).unwrap();
     answer.topics[0].partitions[0].error_code
 }
 
 fn offset_of(client: &mut Client, group: usize) -> i64 {
-    let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: format!("g{group}"),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: "a".into(),
-                partition_indexes: vec![0],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
-        ..OffsetFetchRequest::default()
-    };
+    let request = requests::offset_fetch(&format!("g{group}"), "a", 0..1);
     let answer: OffsetFetchResponse = client.call(8, &request).unwrap();
     let group = &answer.groups[0];
     assert_eq!(group.error_code, 0, "groups are served");

@@ -3,6 +3,7 @@
 
 use crate::common::Broker;
 use crate::common::producer::{Client, batch};
+use crate::common::requests;
 use crate::power::cut_everywhere;
 use crate::scene::{Scene, names, values_of, wait_until};
 use ottla::api::delete_records::*;
@@ -14,16 +15,7 @@ use std::time::Duration;
 type Answered = (u64, i64, i64);
 
 fn delete_records(client: &mut Client, topic: &str, offset: i64) -> (i16, i64) {
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: topic.into(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset,
-            }],
-        }],
-        timeout_ms: 30_000,
-    };
+    let request = requests::delete_records(topic, 0, offset);
     let answer: DeleteRecordsResponse = client.call(2, &request).unwrap();
     let partition = &answer.topics[0].partitions[0];
     (partition.error_code, partition.low_watermark)

@@ -2,6 +2,7 @@
 //! stays, no offset falls, no id comes back, and the start needs nobody.
 
 use crate::common::producer::{Client, batch};
+use crate::common::requests;
 use crate::common::{self, Broker};
 use crate::scene::{Scene, check_all, copy_dir, names, values_of, wait_until};
 use ottla::api::delete_records::*;
@@ -146,16 +147,7 @@ fn live(data: &Path) -> (Broker, Before) {
 }
 
 fn delete_records(client: &mut Client, offset: i64) -> i16 {
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: "t".into(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset,
-            }],
-        }],
-        timeout_ms: 30_000,
-    };
+    let request = requests::delete_records("t", 0, offset);
     let answer: DeleteRecordsResponse = client.call(2, &request).unwrap();
     answer.topics[0].partitions[0].error_code
 }

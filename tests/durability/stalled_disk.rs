@@ -2,6 +2,7 @@
 //! heard as of when it came.
 
 use crate::common::producer::{Client, batch};
+use crate::common::requests;
 use crate::scene::{Scene, wait_until};
 use ottla::api::delete_records::*;
 use ottla::api::heartbeat::{HeartbeatRequest, HeartbeatResponse};
@@ -61,16 +62,7 @@ fn a_heartbeat_that_waits_for_the_disk_keeps_its_member() {
         .unwrap();
     let alive: HeartbeatResponse = member.call(3, &heartbeat).unwrap();
     assert_eq!(alive.error_code, 0);
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: "t".into(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset: 1,
-            }],
-        }],
-        timeout_ms: 30_000,
-    };
+    let request = requests::delete_records("t", 0, 1);
     admin.send(2, &request).unwrap();
     wait_until(|| {
         scene

@@ -3,6 +3,7 @@
 
 use crate::common::Broker;
 use crate::common::producer::{Client, batch};
+use crate::common::requests;
 use crate::shim::{Fault, Kind, Shim};
 use ottla::api::delete_records::*;
 use std::collections::BTreeMap;
@@ -116,16 +117,7 @@ impl Acked {
 }
 
 fn delete_records(client: &mut Client, topic: &str, offset: i64) -> i16 {
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: topic.into(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset,
-            }],
-        }],
-        timeout_ms: 30_000,
-    };
+    let request = requests::delete_records(topic, 0, offset);
     let answer: DeleteRecordsResponse = client.call(2, &request).unwrap();
     answer.topics[0].partitions[0].error_code
 }

@@ -3,6 +3,7 @@
 
 use crate::common::keyed::{self, Change};
 use crate::common::producer::Client;
+use crate::common::requests;
 use crate::common::transactional::Producer;
 use crate::told::{Place, Told, UNSTABLE};
 use ottla::api::delete_records::*;
@@ -320,16 +321,7 @@ impl<'a> Caller<'a> {
             return Ok(Some(0));
         }
         self.told.deleted_to(place, offset, None);
-        let request = DeleteRecordsRequest {
-            topics: vec![DeleteRecordsTopic {
-                name: place.0.into(),
-                partitions: vec![DeleteRecordsPartition {
-                    partition_index: place.1,
-                    offset,
-                }],
-            }],
-            timeout_ms: 30_000,
-        };
+        let request = requests::delete_records(place.0, place.1, offset);
         let answer = self.call(|client, _| client.call(2, &request))?;
         Ok(answer.map(|answer: DeleteRecordsResponse| {
             let answer = &answer.topics[0].partitions[0];

@@ -2,8 +2,8 @@
 
 use crate::common::Broker;
 use crate::common::client::{Client, FETCH, PRODUCE, batch, fetch, fetch_partition, produce};
+use crate::common::requests;
 use crate::start;
-use ottla::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use ottla::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use ottla::wire::Message;
 use std::time::{Duration, Instant};
@@ -122,16 +122,7 @@ fn many_small_things_in_one_request_cost_bounded_memory() {
         topics: Some(vec![topic; 100_000]),
         ..MetadataRequest::default()
     };
-    let resource = DescribeConfigsResource {
-        resource_type: 4,
-        resource_name: "1".into(),
-        configuration_keys: None,
-    };
-    let configs = DescribeConfigsRequest {
-        resources: vec![resource; 100_000],
-        include_synonyms: true,
-        include_documentation: true,
-    };
+    let configs = requests::describe_configs(4, &["1"; 100_000]);
     let mut request = fetch("t", 0, 0, 0);
     request.topics[0].partitions = vec![fetch_partition(0, 0); 50_000];
     let client = &mut bystander.client;
@@ -197,15 +188,8 @@ fn elements_without_memory_for_them_are_refused() {
     client.send(9, &metadata);
     client.expect_close();
     broker.expect_log("more array elements than memory is free for");
-    let described = |n: i32| DescribeConfigsResource {
-        resource_type: 2,
-        resource_name: n.to_string(),
-        configuration_keys: None,
-    };
-    let configs = DescribeConfigsRequest {
-        resources: (0..100).map(described).collect(),
-        ..DescribeConfigsRequest::default()
-    };
+    let names: Vec<i32> = (0..100).collect();
+    let configs = requests::describe_configs(2, &names);
     let mut client = Client::connect(&broker.address);
     client.send(4, &configs);
     client.expect_close();
@@ -290,16 +274,7 @@ fn large_answers_that_nobody_reads_cost_bounded_memory() {
     for name in &names {
         bystander.client.create(name, &[]);
     }
-    let described = |name: &String| DescribeConfigsResource {
-        resource_type: 2,
-        resource_name: name.clone(),
-        configuration_keys: None,
-    };
-    let request = DescribeConfigsRequest {
-        resources: names.iter().map(described).collect(),
-        include_synonyms: true,
-        include_documentation: true,
-    };
+    let request = requests::describe_configs(2, &names);
     let mut reader = Client::connect(&broker.address);
     reader.send(4, &request);
     let before = broker.status("VmHWM:");

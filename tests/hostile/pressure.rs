@@ -1,8 +1,8 @@
 //! Memory that some clients hold and do not use, while others need it: who gives way.
 
 use crate::common::client::{Client, PATIENCE, batch, produce};
+use crate::common::requests;
 use crate::start;
-use ottla::api::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use ottla::api::find_coordinator::FindCoordinatorRequest;
 use ottla::api::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use ottla::api::list_offsets::ListOffsetsResponse;
@@ -75,16 +75,7 @@ fn answers_that_nobody_reads_give_way() {
     for name in &names {
         bystander.client.create(name, &[]);
     }
-    let described = |name: &String| DescribeConfigsResource {
-        resource_type: 2,
-        resource_name: name.clone(),
-        configuration_keys: None,
-    };
-    let request = DescribeConfigsRequest {
-        resources: names.iter().map(described).collect(),
-        include_synonyms: true,
-        include_documentation: true,
-    };
+    let request = requests::describe_configs(2, &names);
     let mut deaf: Vec<_> = (0..12).map(|_| narrow(&broker.address)).collect();
     for client in &mut deaf {
         // One after the other, so that making the answers takes no memory from holding them.

@@ -2,6 +2,7 @@
 
 use crate::common::Broker;
 use crate::common::producer::Client;
+use crate::common::requests;
 use crate::described;
 use crate::layout::{Data, Partition, Segment, Stop, batch, id};
 use ottla::api::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -102,18 +103,7 @@ fn internal(data: &Data, topic: &str, number: u8) -> Vec<Partition> {
 }
 
 fn committed(broker: &Broker) -> Vec<(i64, Option<String>)> {
-    let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: "g".into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: "t".into(),
-                partition_indexes: vec![0, 1],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
-        ..OffsetFetchRequest::default()
-    };
+    let request = requests::offset_fetch("g", "t", 0..2);
     let mut client = Client::connect(&broker.address).unwrap();
     let mut answer: OffsetFetchResponse = client.call(8, &request).unwrap();
     let topic = answer.groups.remove(0).topics.remove(0);
@@ -122,18 +112,7 @@ fn committed(broker: &Broker) -> Vec<(i64, Option<String>)> {
 }
 
 fn commit_anew(broker: &Broker, offset: i64) {
-    let request = OffsetCommitRequest {
-        group_id: "g".into(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "t".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: offset,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
+    let request = requests::offset_commit("g", "t", offset);
     let mut client = Client::connect(&broker.address).unwrap();
     let answer: OffsetCommitResponse = client.call(8, &request).unwrap();
     assert_eq!(answer.topics[0].partitions[0].error_code, 0);

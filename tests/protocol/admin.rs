@@ -2,6 +2,7 @@
 
 use crate::common::Broker;
 use crate::common::client::{Client, batch};
+use crate::common::requests;
 use crate::start;
 use ottla::api::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsResponse,
@@ -264,11 +265,7 @@ fn partitions_are_added_and_never_taken_away() {
 }
 
 fn describe(client: &mut Client, resource_type: i8, name: &str) -> DescribeConfigsResult {
-    let request = DescribeConfigsRequest {
-        resources: vec![resource(resource_type, name)],
-        include_synonyms: true,
-        include_documentation: true,
-    };
+    let request = requests::describe_configs(resource_type, &[name]);
     let mut answer: DescribeConfigsResponse = client.call(4, &request);
     answer.results.remove(0)
 }

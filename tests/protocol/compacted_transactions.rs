@@ -4,6 +4,7 @@
 use crate::common::client::{self, Client, FETCH};
 use crate::common::keyed::{self, Change, Map};
 use crate::common::producer::{Batch, batches, bytes_of};
+use crate::common::requests;
 use crate::common::{self, Broker};
 use ottla::api::end_txn::*;
 use ottla::api::fetch::{FetchResponse, PartitionData};
@@ -206,18 +207,7 @@ impl World {
 
 fn commit(client: &mut Client, offsets: &mut BTreeMap<String, i64>, offset: i64) {
     let group = format!("plain {}", offset % 3);
-    let request = OffsetCommitRequest {
-        group_id: group.clone(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "t".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: offset,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
+    let request = requests::offset_commit(&group, "t", offset);
     let answer: OffsetCommitResponse = client.call(9, &request);
     assert_eq!(answer.topics[0].partitions[0].error_code, 0);
     offsets.insert(group, offset);
@@ -225,18 +215,7 @@ fn commit(client: &mut Client, offsets: &mut BTreeMap<String, i64>, offset: i64)
 
 /// A group's offset, as of the transactions whose markers are written.
 fn committed_offset(client: &mut Client, group: &str) -> i64 {
-    let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: group.into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: "t".into(),
-                partition_indexes: vec![0],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
-        ..OffsetFetchRequest::default()
-    };
+    let request = requests::offset_fetch(group, "t", 0..1);
     let answer: OffsetFetchResponse = client.call(8, &request);
     answer.groups[0].topics[0].partitions[0].committed_offset
 }

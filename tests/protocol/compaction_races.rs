@@ -5,6 +5,7 @@ use crate::common::Broker;
 use crate::common::client::Client;
 use crate::common::keyed::{self, Change};
 use crate::common::producer::{self, batches, bytes_of};
+use crate::common::requests;
 use crate::common::settings::{TOPIC, altered, set};
 use crate::start;
 use ottla::api::delete_records::*;
@@ -141,16 +142,7 @@ fn a_log_that_is_compacted_and_deleted_from_is_exact_to_every_reader() {
 }
 
 fn delete(client: &mut Client, offset: i64) {
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: "t".into(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset,
-            }],
-        }],
-        timeout_ms: 30_000,
-    };
+    let request = requests::delete_records("t", 0, offset);
     let answer: DeleteRecordsResponse = client.call(2, &request);
     let answer = &answer.topics[0].partitions[0];
     assert_eq!((answer.error_code, answer.low_watermark), (0, offset));

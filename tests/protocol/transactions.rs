@@ -2,6 +2,7 @@
 
 use crate::common::Broker;
 use crate::common::client::{self, Client, records};
+use crate::common::requests;
 use crate::start;
 use ottla::api::add_offsets_to_txn::*;
 use ottla::api::add_partitions_to_txn::*;
@@ -133,18 +134,7 @@ fn committed(client: &mut Client, last_stable: i64) -> PartitionData {
 }
 
 fn offset_of(client: &mut Client) -> i64 {
-    let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: "g".into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: "t".into(),
-                partition_indexes: vec![0],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
-        ..OffsetFetchRequest::default()
-    };
+    let request = requests::offset_fetch("g", "t", 0..1);
     let answer: OffsetFetchResponse = client.call(8, &request);
     answer.groups[0].topics[0].partitions[0].committed_offset
 }

@@ -2,6 +2,7 @@
 
 use crate::common::Broker;
 use crate::common::client::Client;
+use crate::common::requests;
 use crate::{offset_commits, start};
 use ottla::api::add_offsets_to_txn::*;
 use ottla::api::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
@@ -20,17 +21,8 @@ use std::io::Write;
 /// Offset and error code of partitions 0 to 2 of `t`, as a group's consumers learn them, which ask for stable ones.
 fn fetched(client: &mut Client, require_stable: bool) -> Vec<(i64, i16)> {
     let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: "g".into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: "t".into(),
-                partition_indexes: vec![0, 1, 2],
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
         require_stable,
-        ..OffsetFetchRequest::default()
+        ..requests::offset_fetch("g", "t", 0..3)
     };
     let answer: OffsetFetchResponse = client.call(9, &request);
     let told = answer.groups[0].topics[0].partitions.iter();

@@ -19,6 +19,7 @@ mod shim;
 
 use common::keyed::{self, Change};
 use common::producer::Client;
+use common::requests;
 use common::{Broker, seed};
 use model::{BELIEVED_MS, LATE_MS, OFFSETS_MS, PRODUCER_IDS_MS, RETENTION_MS};
 use model::{End, HALF_AN_HOUR_MS, HOUR_MS, Model, end_before};
@@ -267,18 +268,7 @@ fn start_of(client: &mut Client, topic: &str) -> i64 {
 
 /// Commits offset 7 of a partition, outside of any generation.
 fn commit(client: &mut Client, group: &str) {
-    let request = OffsetCommitRequest {
-        group_id: group.into(),
-        topics: vec![OffsetCommitRequestTopic {
-            name: "forever".into(),
-            partitions: vec![OffsetCommitRequestPartition {
-                committed_offset: 7,
-                ..OffsetCommitRequestPartition::default()
-            }],
-            ..OffsetCommitRequestTopic::default()
-        }],
-        ..OffsetCommitRequest::default()
-    };
+    let request = requests::offset_commit(group, "forever", 7);
     let answer: OffsetCommitResponse = client.call(8, &request).unwrap();
     assert_eq!(answer.topics[0].partitions[0].error_code, 0);
 }

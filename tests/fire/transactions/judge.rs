@@ -4,6 +4,7 @@
 use super::producer::{Event, Me, Outcome, Producer, Transaction};
 use super::requests::{GROUP, SOURCE};
 use crate::common::producer::{Batch, Client, batches, bytes_of, sacred};
+use crate::common::requests::offset_fetch;
 use crate::driver::Place;
 use ottla::api::fetch::*;
 use ottla::api::offset_fetch::*;
@@ -118,17 +119,8 @@ fn fetch(
 /// The group's offsets, of so many ids; those that a transaction still has pending are not to be had.
 pub fn offsets(client: &mut Client, ids: usize) -> Option<Vec<i64>> {
     let request = OffsetFetchRequest {
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: GROUP.into(),
-            topics: Some(vec![OffsetFetchRequestTopics {
-                name: SOURCE.into(),
-                partition_indexes: (0..ids as i32).collect(),
-                ..OffsetFetchRequestTopics::default()
-            }]),
-            ..OffsetFetchRequestGroup::default()
-        }],
         require_stable: true,
-        ..OffsetFetchRequest::default()
+        ..offset_fetch(GROUP, SOURCE, 0..ids as i32)
     };
     let answer: OffsetFetchResponse = client.call(8, &request).expect("an answer");
     let told = answer.groups[0].topics[0].partitions.iter();
