@@ -64,6 +64,8 @@ const TOPICS: [Topic; 6] = [
 
 /// How long something may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How much later than an answer a line that the broker logged before it may be known.
+const LATE: Duration = Duration::from_secs(5);
 
 /// The broker has ended.
 #[derive(Debug)]
@@ -281,10 +283,11 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    /// Everything is there, at once or a little later.
-    pub fn look_until_it_is_there(&mut self) -> Result<(), Gone> {
+    /// Everything is there, at once or a little later; but where `is_away`.
+    pub fn look_until_it_is_there(&mut self, is_away: impl Fn() -> bool) -> Result<(), Gone> {
         let began = Instant::now();
-        loop {
+        // Asked again and again: what the broker logs is known a little later than what it answers.
+        while !is_away() {
             let seen = self.call(|client, told| told.check(client))?;
             assert!(began.elapsed() < PATIENCE, "{seen:?}");
             match seen {
@@ -295,6 +298,7 @@ impl<'a> Caller<'a> {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(())
     }
 
     fn end_transactions(&mut self) -> Result<(), Gone> {
@@ -369,17 +373,19 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    /// Whatever was made takes records again: at once, but where `is_offline`.
+    /// Whatever was made takes records again: at once, but where `is_offline`, which is known a little later.
     pub fn resume(&mut self, is_offline: impl Fn(Place) -> bool) -> Result<(), Gone> {
         for (topic, partitions, _) in TOPICS {
             for index in 0..partitions {
                 let place = (topic, index);
                 let change = self.change("k");
-                if self.told.made.contains(topic) && !is_offline(place) {
-                    assert!(
-                        self.send(place, None, &change, -1)?,
-                        "{place:?} takes no record"
-                    );
+                if !self.told.made.contains(topic) || self.send(place, None, &change, -1)? {
+                    continue;
+                }
+                let began = Instant::now();
+                while !is_offline(place) {
+                    assert!(began.elapsed() < LATE, "{place:?} takes no record");
+                    std::thread::sleep(Duration::from_millis(5));
                 }
             }
         }

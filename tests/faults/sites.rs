@@ -8,6 +8,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -27,13 +28,16 @@ const SHORT: i32 = 0;
 const SYNC_FAILED: i32 = 74;
 const MARKER: &str = ".kafka_cleanshutdown";
 /// What a failed sync may cost instead of the process: what it was to make durable is not used then. A log that is being
-/// opened or made, a file that compaction wrote, small state before it is in place.
-const NOT_IN_PLACE: [&str; 4] = [
+/// opened or made, an index that is made anew, a file that compaction wrote, small state before it is in place.
+const NOT_IN_PLACE: [&str; 5] = [
+    "rebuilding ",
     " is offline: ",
     "syncing new partitions",
     ".cleaned: ",
     "writing ",
 ];
+/// What the broker says of what it does not serve before the next start.
+const AWAY: [&str; 2] = ["offline", "are not served"];
 /// Sites that a run of the tests tries.
 const SOME: usize = 36;
 const WORKERS: usize = 3;
@@ -86,6 +90,13 @@ struct Site {
     nth: u64,
     /// The life is led on what an earlier one, which was killed, left; else in an empty directory.
     old: bool,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = ["in an empty directory", "on old files"][usize::from(self.old)];
+        write!(f, "{} at {} {place}", self.name, self.nth)
+    }
 }
 
 impl Site {
@@ -230,9 +241,9 @@ fn try_site(stage: &Stage, site: &Site, number: usize) -> (End, u64) {
         panic!("the start after the fault failed: {status}\n{log}")
     });
     let mut caller = Caller::new(&broker.address, &mut told, 2);
-    caller.look_until_it_is_there().unwrap();
+    caller.look_until_it_is_there(|| false).unwrap();
     caller.resume(|_| false).unwrap();
-    caller.look_until_it_is_there().unwrap();
+    caller.look_until_it_is_there(|| false).unwrap();
     expect_sane(&broker.log());
     assert!(broker.stop().success(), "the last stop");
     assert!(data.join(MARKER).exists());
@@ -260,11 +271,11 @@ fn disturbed(shim: &Shim, data: &Path, site: &Site, told: &mut Told) -> End {
         }
         shim.disarm().unwrap();
         caller.resume(|(topic, index)| is_offline(&broker.log(), topic, index))?;
-        // A log that could not be opened, or cut back, stays away until the next start.
-        match broker.log().contains("offline") {
-            true => Ok(()),
-            false => caller.look_until_it_is_there(),
-        }
+        // What could not be opened, read, or cut back, stays away until the next start.
+        caller.look_until_it_is_there(|| {
+            let log = broker.log();
+            AWAY.iter().any(|text| log.contains(text))
+        })
     });
     if let Err(Gone) = lived {
         let (code, log) = (broker.wait().code(), broker.log());
@@ -305,7 +316,7 @@ fn start_on_full_disk(shim: &Shim, data: &Path, told: &mut Told) {
     assert!(matches!(seen, Some(Ok(()) | Err(UNSTABLE))), "{seen:?}");
     shim.disarm().unwrap();
     caller.resume(|_| false).unwrap();
-    caller.look_until_it_is_there().unwrap();
+    caller.look_until_it_is_there(|| false).unwrap();
     expect_sane(&broker.log());
     assert!(broker.stop().success());
 }
@@ -339,7 +350,7 @@ fn chosen(stage: &Stage, seed: u64) -> Vec<Site> {
     let mut sites = stage.sites();
     sites.shuffle(&mut StdRng::seed_from_u64(seed));
     if let Ok(only) = std::env::var("OTTLA_FAULTS_ONLY") {
-        sites.retain(|site| site.name.contains(&only));
+        sites.retain(|site| site.to_string().contains(&only));
     }
     match std::env::var("OTTLA_FAULTS") {
         Ok(all) if all == "all" => {}
@@ -368,10 +379,8 @@ impl Tally {
             }
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                let place = ["in an empty directory", "on old files"][usize::from(site.old)];
-                let failed = format!("{} at {} {place}", site.name, site.nth);
-                println!("faults: FAILED {failed}: {text}");
-                self.failed.push((failed, text));
+                println!("faults: FAILED {site}: {text}");
+                self.failed.push((site.to_string(), text));
             }
         }
     }
