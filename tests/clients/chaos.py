@@ -10,10 +10,11 @@ REQUEST_BYTES, ANSWER_BYTES = (150, 300_000), (60, 20_000)
 
 
 class Proxy:
-    """Stands before a broker, which must advertise `address`; `target` is the broker's own."""
+    """Stands before a broker, which must advertise `address`; `target` is the broker's own. It cuts none of the
+    connections that begin while it is `calm`, as it is at first."""
 
     def __init__(self, seed):
-        self.random, self.target, self.calm, self.connections = random.Random(seed), None, False, 0
+        self.random, self.target, self.calm, self.connections = random.Random(seed), None, True, 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()

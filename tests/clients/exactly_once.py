@@ -225,7 +225,7 @@ def exactly_once(run):
     proxy = chaos.Proxy(random.Random(f"proxy {run.seed}").random())
     advertised = f"advertised.listeners=PLAINTEXT://{proxy.address}"
     broker = Broker(run.broker, run.scratch / "exactly_once", [*SETTINGS, advertised])
-    proxy.target, proxy.calm = broker.address, True
+    proxy.target = broker.address
     groups.tool(run, broker, "create", SOURCE, INPUTS, "segment.bytes=200000")
     loops = [
         Loop(run, broker, "confluent", "confluent_loop.py", [[], [], []]),

@@ -69,6 +69,7 @@ def fire(run):
     broker = Broker(run.broker, run.scratch / "fire", [f"advertised.listeners=PLAINTEXT://{proxy.address}"])
     proxy.target = broker.address
     groups.tool(run, broker, "create", "fire", PARTITIONS, "segment.bytes=100000")
+    proxy.calm = False
     driver = [client.command[0], HERE / "confluent_fire.py", proxy.address, "fire", PARTITIONS]
     producers = [Process(codec, [*driver, codec, codec, RECORDS_A_SECOND]) for codec in CODECS]
     try:
