@@ -226,6 +226,17 @@ impl<'a> Caller<'a> {
         Ok(false)
     }
 
+    /// Sends until an answer comes; whether that was an acknowledgement.
+    fn send_whole(&mut self, place: Place, change: &Change) -> Result<bool, Gone> {
+        loop {
+            let broken = self.broken;
+            let stored = self.send(place, None, change, -1)?;
+            if self.broken == broken {
+                return Ok(stored);
+            }
+        }
+    }
+
     /// One in the old way and one in the new, each committed and then one aborted.
     fn commit_transactions(&mut self) -> Result<(), Gone> {
         for (id, newer) in PRODUCERS {
@@ -379,7 +390,7 @@ impl<'a> Caller<'a> {
             for index in 0..partitions {
                 let place = (topic, index);
                 let change = self.change("k");
-                if !self.told.made.contains(topic) || self.send(place, None, &change, -1)? {
+                if !self.told.made.contains(topic) || self.send_whole(place, &change)? {
                     continue;
                 }
                 let began = Instant::now();
