@@ -1,5 +1,6 @@
 """A broker process under test: its own data directory, a free port, its log in a file."""
 
+import atexit
 import os
 import random
 import re
@@ -48,6 +49,8 @@ class Broker:
         self.address = f"127.0.0.1:{free_port()}"
         self.starts = 0
         self.start()
+        # A part that fails leaves none behind.
+        atexit.register(self.kill)
 
     def start(self):
         self.starts += 1
