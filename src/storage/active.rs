@@ -13,6 +13,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+/// The indexes that only help to find something.
+const SEARCHED: [Kind; 2] = [Kind::Index, Kind::TimeIndex];
+
 /// The segment that batches are appended to.
 pub struct Active {
     /// The segment.
@@ -102,6 +105,22 @@ impl Active {
         Ok(())
     }
 
+    /// Makes the searched indexes of a sealed segment anew, each whole or not at all.
+    pub fn make_indexes(&mut self, shared: &Shared) -> io::Result<()> {
+        let (offsets, times) = (&self.pending.offsets, &self.pending.times);
+        let made = self
+            .segment
+            .make_index(shared, Kind::Index, offsets)
+            .and_then(|()| self.segment.make_index(shared, Kind::TimeIndex, times));
+        if made.is_ok() {
+            (self.index_count, self.time_count) = (offsets.len() as u32, times.len() as u32);
+        } else {
+            self.segment.discard_indexes(shared, &SEARCHED);
+        }
+        (self.pending.offsets, self.pending.times) = (Vec::new(), Vec::new());
+        made
+    }
+
     /// Takes over what an extent of it says of its transaction index.
     pub fn adopt_aborted(&mut self, extent: &Extent) {
         self.aborted_count = extent.aborted_count;
@@ -141,8 +160,7 @@ impl Active {
             // A short one looks whole to the next start, which would miss the largest timestamp.
             let path = self.segment.path(".index");
             log::warn!("{}: {e}; the next start makes it anew", path.display());
-            let kinds = [Kind::Index, Kind::TimeIndex];
-            self.segment.discard_indexes(shared, &kinds);
+            self.segment.discard_indexes(shared, &SEARCHED);
             (self.index_count, self.time_count) = (0, 0);
             (self.pending.offsets, self.pending.times) = (Vec::new(), Vec::new());
         }

@@ -196,6 +196,21 @@ pub fn write<E: Entry>(file: &File, at: u32, entries: &[E]) -> io::Result<()> {
     sys::write_gathered_at(file, &mut slices, u64::from(at) * E::BYTES as u64)
 }
 
+/// Makes an index that a start believes as it is: it has its name only once it is whole and synced. The name itself is
+/// not durable yet; without it the next start makes it again. `rename` here: of what only then is in place.
+pub fn make<E: Entry>(path: &Path, entries: &[E]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = Path::new(&temporary);
+    let make = || -> io::Result<()> {
+        let file = File::create(temporary)?;
+        write(&file, 0, entries)?;
+        sys::sync_data(&file)?;
+        fs::rename(temporary, path)
+    };
+    make().inspect_err(|_| remove(temporary))
+}
+
 /// Cuts what a file holds behind its first `count` entries. `set_len` here: an index is a hint, and can be made anew.
 pub fn trim<E: Entry>(file: &File, count: u32) -> io::Result<()> {
     let len = u64::from(count) * E::BYTES as u64;

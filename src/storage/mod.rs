@@ -19,7 +19,7 @@
 //! | `<offset>.snapshot` | producer state ([`snapshot`]) | the newest whole one is used; beyond the end: removed |
 //! | `leader-epoch-checkpoint`, `partition.metadata` | small state ([`checkpoint`]) | read |
 //! | `*.previous` | small state's previous generation | read if the newest is garbled |
-//! | `*.tmp` | small state that was never in place | removed |
+//! | `*.tmp` | small state, or an index, that was never in place | removed |
 //! | `*.cleaned` | a rewrite that was never decided | removed |
 //! | `<base>.log.swap` and its hints | a rewrite, decided but not in place | put in place of what it covers (L5) |
 //! | … at or behind a `<base>.log.cleaned` | Kafka's split, not decided as a whole | removed |

@@ -285,8 +285,9 @@ impl Place<'_> {
         Ok(true)
     }
 
-    /// A segment whose indexes are made anew; its last append counts as now. A full disk must not keep a broker from starting: what cannot be
-    /// written is not counted, and searches do without.
+    /// A segment whose indexes are made anew; its last append counts as now. A full disk must not keep a broker from
+    /// starting: what cannot be written is not counted, and searches do without. Those of a sealed one the next start
+    /// believes; the active one's are synced when it is sealed.
     pub fn rebuilt(
         &self,
         segment: &Arc<Segment>,
@@ -301,6 +302,9 @@ impl Place<'_> {
         let mut active = Active::new(segment.clone(), tail);
         active.pending = std::mem::take(entries);
         let mut rewrite = || -> io::Result<()> {
+            if sealed {
+                return active.make_indexes(self.shared);
+            }
             index::trim::<OffsetEntry>(&*segment.index(self.shared, Kind::Index)?, 0)?;
             index::trim::<TimeEntry>(&*segment.index(self.shared, Kind::TimeIndex)?, 0)?;
             active.flush_indexes(self.shared)

@@ -3,10 +3,8 @@
 //!
 //! Invariant: what is replayed is what appending had made; a hole that compaction left is no gap.
 
-use super::SyncItem;
 use super::aborted::{self, Aborted};
 use super::descriptors::Kind;
-use super::index;
 use super::producers::Producers;
 use super::recovery::Report;
 use super::reopen::{Place, marker};
@@ -14,8 +12,6 @@ use super::segment::{Extent, header_at};
 use super::snapshot;
 use super::view::ReadError;
 use crate::error::{Context, Error, Result};
-use crate::sync;
-use std::io;
 use std::ops::Range;
 
 impl Place<'_> {
@@ -113,21 +109,15 @@ impl Place<'_> {
         Ok(lacking)
     }
 
-    /// Makes a transaction index, durable but for its name: once a recovery point passes the segment, the next start
-    /// believes an empty one. A full disk must not keep a broker from starting: then it stays in memory.
+    /// Makes a transaction index, for the next start believes one that is there once a recovery point passes the segment.
+    /// A full disk must not keep a broker from starting: then it stays in memory.
     pub(super) fn write_aborted(&self, extent: &mut Extent, entries: Vec<Aborted>) {
-        let segment = &extent.segment;
-        let write = || -> io::Result<()> {
-            let file = segment.index(self.shared, Kind::TransactionIndex)?;
-            index::trim::<Aborted>(&file, 0)?;
-            index::write(&file, 0, &entries)?;
-            sync::sync(&SyncItem::Data(file))
-        };
-        match write() {
+        let (segment, kind) = (&extent.segment, Kind::TransactionIndex);
+        match segment.make_index(self.shared, kind, &entries) {
             Ok(()) => extent.aborted_count = entries.len() as u32,
             Err(e) => {
                 log::warn!("rebuilding {}: {e}", segment.path(".txnindex").display());
-                segment.discard_indexes(self.shared, &[Kind::TransactionIndex]);
+                segment.discard_indexes(self.shared, &[kind]);
                 extent.aborted = entries.into();
             }
         }

@@ -182,6 +182,17 @@ impl Segment {
         })
     }
 
+    /// Makes an index anew, whole or not at all: see [`index::make`].
+    pub fn make_index<E: index::Entry>(
+        &self,
+        shared: &Shared,
+        kind: Kind,
+        entries: &[E],
+    ) -> io::Result<()> {
+        shared.descriptors.forget(self.serial);
+        index::make(&self.path(index_extension(kind)), entries)
+    }
+
     /// Removes indexes, which the next start makes anew.
     pub fn discard_indexes(&self, shared: &Shared, kinds: &[Kind]) {
         for kind in kinds {

@@ -5,6 +5,7 @@ use crate::common::producer::Client;
 use crate::common::transactional::{Producer, committed, offset};
 use crate::common::{self, Broker, client};
 use crate::power::every_cut;
+use crate::power_cut::Keep;
 use crate::scene::{Scene, check_all, copy_dir, names};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -154,6 +155,56 @@ fn what_was_aborted_stays_so_where_the_power_fails_after_a_recovery() {
     assert!(scene.start(&SMALL).stop().success());
     let broker = Broker::start(&scene.cut_power(), &SMALL);
     assert_eq!(settled(&broker), [0; 0]);
+}
+
+/// A start that finds a transaction index missing makes it anew. The next one believes what it finds below the recovery
+/// point: so wherever this one is cut off, there is a whole index or none.
+#[test]
+fn a_start_that_is_cut_off_leaves_no_transaction_index_in_part() {
+    let mut rng = StdRng::seed_from_u64(common::seed("power, transaction indexes"));
+    let mut scene = Scene::new();
+    let broker = Broker::start(&scene.data(), &SMALL);
+    let mut client = Client::connect(&broker.address).unwrap();
+    client.create("a", 1, &[("segment.bytes", "1000")]);
+    client.create("b", 1, &[]);
+    let (id, newer) = IDS[0];
+    let mut producer = Producer::new(&mut client, id, newer).unwrap().unwrap();
+    for number in 0..12 {
+        assert_eq!(fill(&mut client, &mut producer, number).unwrap(), 0);
+        assert_eq!(producer.end(&mut client, false).unwrap(), 0);
+    }
+    assert!(broker.stop().success());
+    let dir = scene.data().join("a-0");
+    let indexes = names(&dir, ".txnindex");
+    let first = &indexes[..2];
+    first
+        .iter()
+        .for_each(|name| fs::remove_file(dir.join(name)).unwrap());
+    scene.load();
+    let mut disk = scene.disk();
+    scene.start(&SMALL).kill();
+    let changes = fs::read(scene.changes(1)).unwrap();
+    let (mut rest, mut cuts) = (&changes[..], 0);
+    loop {
+        let before = rest;
+        if !disk.step(&mut rest) {
+            break;
+        }
+        let change = String::from_utf8_lossy(&before[..before.len() - rest.len()]);
+        if !first.iter().any(|name| change.contains(name)) {
+            continue;
+        }
+        for keep in [Keep::Everything, Keep::Lengths, Keep::AnyPart] {
+            let image = scene.path("image");
+            disk.write_kept_to(&image, keep, &mut rng).unwrap();
+            let broker = Broker::start(&image, &SMALL);
+            assert_eq!(settled(&broker), [0; 0], "{keep:?} after {change:?}");
+            drop(broker);
+            fs::remove_dir_all(image).unwrap();
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 4, "{cuts} cuts");
 }
 
 /// Each of the three turns of an end may find the disk full: whatever the producer was told holds, and once there is
