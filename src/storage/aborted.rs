@@ -13,7 +13,7 @@ use super::Shared;
 use super::descriptors::Kind;
 use super::index::{self, Entry};
 use super::producers::Ended;
-use super::segment::{Extent, header_at};
+use super::segment::{Extent, Segment, header_at};
 use super::view::{Hint, ReadError, View};
 use std::fs::File;
 use std::io;
@@ -205,22 +205,51 @@ impl Extent {
             let file = self.segment.index_to_read(shared, Kind::TransactionIndex)?;
             // One that is gone was taken into memory, for the views since.
             let file = file.ok_or(ReadError::Gone)?;
-            let passed = |e: &Aborted| e.last_offset < offset;
-            let before = index::last_before(&file, self.aborted_count, 0.5, passed)?;
-            let mut from = before.map_or(0, |(slot, _)| slot + 1);
-            while from < self.aborted_count {
-                let block = block(&file, from, self.aborted_count)?;
-                from += block.len() as u32;
-                if block.is_empty() {
-                    return Err(ReadError::Gone);
-                }
-                if block.into_iter().any(&mut add) {
-                    return Ok(true);
-                }
+            let is_all = visit(&file, self.aborted_count, offset, &mut add)?;
+            if is_all.ok_or(ReadError::Gone)? {
+                return Ok(true);
             }
         }
         Ok(self.aborted.iter().copied().any(add))
     }
+}
+
+/// Gives `take` the entries, of `count`, whose markers lie at or behind `offset`, until it says that these are all; whether
+/// it did. Nothing if the file ends before.
+fn visit(
+    file: &File,
+    count: u32,
+    offset: i64,
+    mut take: impl FnMut(Aborted) -> bool,
+) -> io::Result<Option<bool>> {
+    let passed = |e: &Aborted| e.last_offset < offset;
+    let before = index::last_before(file, count, 0.5, passed)?;
+    let mut from = before.map_or(0, |(slot, _)| slot + 1);
+    while from < count {
+        let block = block(file, from, count)?;
+        from += block.len() as u32;
+        if block.is_empty() {
+            return Ok(None);
+        }
+        if block.into_iter().any(&mut take) {
+            return Ok(Some(true));
+        }
+    }
+    Ok(Some(false))
+}
+
+/// What the index of a segment that is read anew said, from the marker at `offset` on; as [`Extent::aborted_from`] gives
+/// it to `take`. Nothing if there is none: it may be garbled, so who asks believes only what the log does not deny.
+pub fn recall(
+    segment: &Segment,
+    shared: &Shared,
+    offset: i64,
+    take: impl FnMut(Aborted) -> bool,
+) -> Option<bool> {
+    let file = segment.index_to_read(shared, Kind::TransactionIndex);
+    let file = file.ok().flatten()?;
+    let count = count_by_length(&file).ok().flatten()?;
+    visit(&file, count, offset, take).ok().flatten()
 }
 
 /// All entries that a file is known to hold, for when it is given up.

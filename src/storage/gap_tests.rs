@@ -280,6 +280,40 @@ fn a_lost_marker_is_made_up_for_when_the_next_epoch_begins() {
     }
 }
 
+/// A crash after the rot was taken out, and before the marker was put there: what was aborted is still known.
+#[test]
+fn a_crash_within_a_repair_loses_no_marker() {
+    for commits_first in [false, true] {
+        let rig = Rig::new();
+        let mut log = rig.create();
+        append_synced(&mut log, transactional(7, 3, 0, 1));
+        append_synced(&mut log, batch(1, 30, 10));
+        let from = log.view().active.bytes;
+        append_synced(&mut log, ending(7, 3, commits_first, 0));
+        let to = log.view().active.bytes;
+        append_synced(&mut log, transactional(7, 3, 1, 1));
+        append_synced(&mut log, ending(7, 3, !commits_first, 0));
+        drop(log);
+        let dir: Arc<Path> = rig.dir.path().into();
+        let (segment, file) = crate::storage::segment::Segment::open(&dir, 0, ".log").unwrap();
+        let rotten = u64::from(from)..u64::from(to);
+        repair::excise(&dir, &segment, &file, std::slice::from_ref(&rotten)).unwrap();
+        for _ in 0..3 {
+            let (log, _) = rig.recover(Some(5));
+            assert_eq!(seen_bases(&log), [0, 1, 2, 3, 4]);
+            let shared = Shared::new(64, 10);
+            let aborted = log.view().aborted_between(&shared, 0..5).unwrap();
+            let aborted: Vec<_> = aborted
+                .iter()
+                .map(|a| (a.first_offset, a.last_offset))
+                .collect();
+            let expected = if commits_first { (3, 4) } else { (0, 2) };
+            assert_eq!(aborted, [expected]);
+            assert!(log.open_transactions().is_empty());
+        }
+    }
+}
+
 /// Offsets beyond what four bytes count are no sign of rot: the check of each start would else write the whole log anew.
 #[test]
 fn a_log_of_the_brokers_own_may_grow_old() {

@@ -3,19 +3,21 @@
 //! Owns: what the read builds up (indexes, producer state, epochs) and the bad ranges that it finds. What is built
 //! stops at the first bad bytes: behind a tear nothing counts, and behind rot the log is read again once repaired.
 
+mod markers;
+
 use super::aborted::Aborted;
 use super::append::{Entries, Tail};
 use super::checkpoint::{self, EpochStart};
-use super::producers::{Producer, Producers};
+use super::producers::Producers;
 use super::recovery::{Cut, Opened, Report, Start};
 use super::reopen::{Files, Found, Place, largest_timestamp, marker};
 use super::scan::{Bounds, Scanner};
 use super::segment::{Extent, Segment};
 use super::{old_format, repair};
 use crate::batch::Header;
-use crate::batch::marker::Marker;
 use crate::error::{Context, Result};
 use crate::sys;
+use markers::{Hole, LostMarker};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -38,23 +40,6 @@ pub struct Bad {
     pub resumes: Option<i64>,
 }
 
-/// Offsets at which no batch is, though none is bad any more.
-struct Hole {
-    /// Which segment, counted from the first that is read.
-    at: usize,
-    /// Where in that segment.
-    position: u64,
-    /// The offsets that nothing has.
-    offsets: Range<i64>,
-}
-
-/// A marker that is to take a lost one's place.
-pub struct LostMarker {
-    at: usize,
-    position: u64,
-    bytes: Vec<u8>,
-}
-
 /// One read.
 pub struct Pass<'p> {
     place: &'p Place<'p>,
@@ -73,6 +58,8 @@ pub struct Pass<'p> {
     /// The bad ranges, in the log's order.
     pub bad: Vec<Bad>,
     holes: Vec<Hole>,
+    /// What was aborted, by the indexes, behind the last batch of the segments before the one that is read.
+    at_end: Option<Vec<Aborted>>,
     /// What ends the transactions whose markers lay in holes, in the log's order.
     pub lost_markers: Vec<LostMarker>,
     /// The end of the last good batch in all segments that are read.
@@ -119,6 +106,7 @@ impl<'p> Pass<'p> {
             producers,
             bad: Vec::new(),
             holes: Vec::new(),
+            at_end: Some(Vec::new()),
             lost_markers: Vec::new(),
             last_good: 0,
             end: first_offset,
@@ -151,7 +139,18 @@ impl<'p> Pass<'p> {
             self.before += bytes;
             self.report.bytes_read += bytes;
             self.report.indexes_rebuilt += 1;
-            if self.bad.is_empty() && next.is_some() {
+            if self.bad.is_empty()
+                && let Some(next) = next
+            {
+                if self.end > bounds.from {
+                    self.at_end = Some(Vec::new());
+                }
+                let more = self.aborted_in(at, &(self.end..next));
+                self.at_end = self
+                    .at_end
+                    .take()
+                    .zip(more)
+                    .map(|(known, more)| [known, more].concat());
                 let tail = std::mem::replace(&mut self.tail, Tail::new(self.end));
                 let entries = &mut self.entries;
                 let active = self.place.rebuilt_whole(&segment, tail, entries, true);
@@ -268,9 +267,9 @@ impl<'p> Pass<'p> {
         if !hole.is_empty() && (is_lost || !self.place.is_compactions(&hole, self.tail.base_offset))
         {
             self.producers.open_gap();
-            self.holes.push(self.place_of(hole, at, position));
+            self.add_hole(hole, at, position)?;
         }
-        self.look_for_lost_marker(header);
+        self.look_for_lost_marker(header, at)?;
         let timestamp = largest_timestamp(file, position as u32, header, self.place.decoders)?;
         let interval_bytes = self.place.settings.index_interval_bytes;
         self.tail
@@ -285,76 +284,6 @@ impl<'p> Pass<'p> {
                 epoch,
                 start_offset: header.base_offset,
             });
-        }
-        Ok(())
-    }
-
-    /// Where a hole is that ends with a batch at `position` of segment `at`: one that the segment before it begins is
-    /// at the end of that one.
-    fn place_of(&self, hole: Range<i64>, at: usize, position: u64) -> Hole {
-        let base = self.found[at].segment.base_offset();
-        let before = at.checked_sub(1).filter(|_| hole.start < base);
-        match before {
-            Some(before) => Hole {
-                at: before,
-                position: self.found[before].bytes,
-                offsets: hole.start..hole.end.min(base),
-            },
-            None => Hole {
-                at,
-                position,
-                offsets: hole,
-            },
-        }
-    }
-
-    /// P5: a transaction in the middle of which its producer begins its next epoch has lost its marker to a hole. It
-    /// ends there as its coordinator says, else it is aborted: the end of a later one must not make it count.
-    fn look_for_lost_marker(&mut self, header: &Header) {
-        let known = self.producers.get(header.producer_id);
-        let is_cut_short = |open: &&Producer| {
-            open.transaction_start >= 0
-                && !header.is_control()
-                && header.producer_epoch > open.epoch
-        };
-        let Some(open) = known.filter(is_cut_short) else {
-            return;
-        };
-        let has_room = |hole: &&mut Hole| {
-            let base = self.found[hole.at].segment.base_offset();
-            let from = hole.offsets.start.max(base);
-            from > open.last_offset && from < hole.offsets.end
-        };
-        let Some(hole) = self.holes.iter_mut().find(has_room) else {
-            return;
-        };
-        let base = self.found[hole.at].segment.base_offset();
-        let offset = hole.offsets.start.max(base);
-        hole.offsets.start = offset + 1;
-        let (id, epoch) = (header.producer_id, open.epoch);
-        let commit = (self.start.outcome)(id, epoch).unwrap_or(false);
-        log::error!(
-            "{}: offset {offset}: the marker of producer {id} is lost, and written anew; commit: {commit}",
-            self.place.dir.display()
-        );
-        self.lost_markers.push(LostMarker {
-            at: hole.at,
-            position: hole.position,
-            bytes: Marker::in_place_of_lost(commit, id, epoch, open.timestamp, offset),
-        });
-    }
-
-    /// Writes the markers that are to take lost ones' places.
-    pub fn put_markers(&mut self) -> Result<()> {
-        self.lost_markers
-            .sort_by_key(|lost| (lost.at, lost.position));
-        for of_segment in self.lost_markers.chunk_by(|a, b| a.at == b.at) {
-            let segment = &self.found[of_segment[0].at].segment;
-            let file = self.place.file(segment)?;
-            let change = |lost: &LostMarker| (lost.position..lost.position, lost.bytes.clone());
-            let changes: Vec<_> = of_segment.iter().map(change).collect();
-            repair::change(&self.place.dir, segment, &file, &changes)?;
-            self.place.shared.descriptors.forget(segment.serial());
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::common::transactional::{Producer, committed, offset};
 use crate::common::{self, Broker, client};
 use crate::power::every_cut;
 use crate::power_cut::Keep;
-use crate::scene::{Scene, check_all, copy_dir, names};
+use crate::scene::{Scene, check_all, copy_dir, names, say};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
@@ -313,52 +313,108 @@ fn a_marker_that_is_lost_is_written_again() {
 /// was committed later, and what was committed is not aborted with what was aborted later.
 #[test]
 fn a_marker_that_rots_between_two_transactions_ends_the_first() {
+    markers_rot(true, "1000000");
+}
+
+/// The same where nothing but the index tells that the producer went on: older clients keep their epoch. The marker may
+/// be the last batch of its segment.
+#[test]
+fn a_marker_that_rots_between_two_transactions_of_one_epoch_ends_the_first() {
+    for segment_bytes in ["1000000", "230"] {
+        markers_rot(false, segment_bytes);
+    }
+}
+
+fn markers_rot(newer: bool, segment_bytes: &str) {
     let scene = Scene::new();
     let broker = Broker::start(&scene.data(), &SMALL);
     let mut client = Client::connect(&broker.address).unwrap();
-    client.create("a", 1, &[]);
+    client.create("a", 1, &[("segment.bytes", segment_bytes)]);
     let ends = [true, false, true, false, false, true];
+    let mut producer = begin(&mut client, newer);
     for (number, commits) in ends.into_iter().enumerate() {
-        let began = Instant::now();
-        let mut producer = loop {
-            match Producer::new(&mut client, "newer", true).unwrap() {
-                Ok(producer) => break producer,
-                Err(code) => assert!(began.elapsed() < Duration::from_secs(60), "{code}"),
-            }
-        };
-        let value = number.to_string();
-        assert_eq!(producer.write(&mut client, "a", &value).unwrap(), 0);
+        if newer {
+            producer = begin(&mut client, newer);
+        }
+        let (value, began) = (number.to_string(), Instant::now());
+        // The end before it may not be through yet.
+        while producer.write(&mut client, "a", &value).unwrap() != 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "{number}");
+        }
         assert_eq!(producer.end(&mut client, commits).unwrap(), 0);
     }
+    assert_eq!(all_committed(&mut client), ["0", "2", "5"]);
+    // It begins a segment, where those are small: the last one's rot would be a tear.
+    let last = "z".repeat(150);
+    say(&mut client, "a", &last).unwrap().unwrap();
+    let expected = ["0", "2", "5", &last];
     assert!(broker.stop().success());
-    // What was synced is behind a recovery point, and the stop is not clean: rot, in a segment that is read.
     Broker::start(&scene.data(), &SMALL).kill();
-    let cases = (0..ends.len() - 1).collect();
-    check_all(&scene, cases, |data, &lost| {
+    // The stop is not clean, and all segments are to be read.
+    for name in names(&scene.data(), "") {
+        if name.starts_with("recovery-point") && segment_bytes == "230" {
+            fs::remove_file(scene.data().join(name)).unwrap();
+        }
+    }
+    let cases = (0..ends.len() - 1).flat_map(|lost| [(lost, 1), (lost, 2)]);
+    check_all(&scene, cases.collect(), |data, &(lost, count)| {
         copy_dir(&scene.data(), data);
-        rot_marker(&data.join("a-0"), lost);
+        rot_marker(&data.join("a-0"), lost, count);
+        let mut expected = expected.to_vec();
+        if count == 2 {
+            let next = (lost + 1).to_string();
+            expected.retain(|value| *value != next);
+        }
         for _ in 0..2 {
             let broker = Broker::start(data, &SMALL);
             let mut client = Client::connect(&broker.address).unwrap();
-            let (values, is_all) = committed(&mut client, "a").unwrap().unwrap();
-            assert!(is_all, "{lost}");
-            assert_eq!(values, ["0", "2", "5"], "{lost}");
+            let there = all_committed(&mut client);
+            assert_eq!(
+                there, expected,
+                "{lost} {count}, newer: {newer}, {segment_bytes}"
+            );
             broker.kill();
         }
     });
 }
 
-fn rot_marker(dir: &Path, number: usize) {
-    // The first record is of 1970: the log was rolled behind it.
-    let log = dir.join(names(dir, ".log").last().unwrap());
-    let mut bytes = fs::read(&log).unwrap();
-    let (mut at, mut markers) = (0, Vec::new());
-    for (header, batch) in client::batches(&bytes) {
-        at += batch.len();
-        markers.extend(header.is_control().then_some(at));
+/// What is committed in `a`, once every transaction has ended.
+fn all_committed(client: &mut Client) -> Vec<String> {
+    let began = Instant::now();
+    loop {
+        match committed(client, "a").unwrap().unwrap() {
+            (values, true) => return values,
+            other => assert!(began.elapsed() < Duration::from_secs(60), "{other:?}"),
+        }
     }
-    bytes[markers[number] - 4] ^= 1;
-    fs::write(log, bytes).unwrap();
+}
+
+fn begin(client: &mut Client, newer: bool) -> Producer {
+    let began = Instant::now();
+    loop {
+        match Producer::new(client, "id", newer).unwrap() {
+            Ok(producer) => return producer,
+            Err(code) => assert!(began.elapsed() < Duration::from_secs(60), "{code}"),
+        }
+    }
+}
+
+/// Garbles a marker, or also what comes next.
+fn rot_marker(dir: &Path, number: usize, count: usize) {
+    let (mut all, mut markers) = (Vec::new(), Vec::new());
+    for name in names(dir, ".log") {
+        let mut end = 0;
+        for (header, batch) in client::batches(&fs::read(dir.join(&name)).unwrap()) {
+            end += batch.len();
+            markers.extend(header.is_control().then_some(all.len()));
+            all.push((name.clone(), end));
+        }
+    }
+    for (name, end) in &all[markers[number]..][..count] {
+        let mut bytes = fs::read(dir.join(name)).unwrap();
+        bytes[end - 4] ^= 1;
+        fs::write(dir.join(name), bytes).unwrap();
+    }
 }
 
 fn lose_last_marker(dir: &Path) {
