@@ -78,18 +78,17 @@ impl Checkpoints {
     }
 
     /// Forgets the lines that are not to be kept; on return the files show none of them, nor does the generation that
-    /// log starts would be read from where the disk garbles the newest.
+    /// would be read where the disk garbles the newest.
     pub fn keep(&mut self, mut keep: impl FnMut(&str, i32) -> bool) -> Result<()> {
         let (points, starts) = (self.recovery_points.len(), self.log_starts.len());
         self.recovery_points
             .retain(|(topic, index), _| keep(topic, *index));
         self.log_starts
             .retain(|(topic, index), _| keep(topic, *index));
-        self.points_unsaved |= self.recovery_points.len() < points;
-        if self.log_starts.len() < starts {
-            self.starts_unsaved = true;
-            self.save_starts()?;
-            self.starts_unsaved = true;
+        if self.recovery_points.len() < points || self.log_starts.len() < starts {
+            (self.points_unsaved, self.starts_unsaved) = (true, true);
+            self.save()?;
+            (self.points_unsaved, self.starts_unsaved) = (true, true);
         }
         self.save()
     }
@@ -140,9 +139,9 @@ mod tests {
         assert_eq!(read.recovery_points, Offsets::from([(b, 40)]));
     }
 
-    /// The log start of a deleted topic would hide what was acknowledged in one that has its name.
+    /// In a topic that has its name the log start would hide what was acknowledged, and the recovery point tell of a loss.
     #[test]
-    fn a_deleted_topics_log_start_does_not_come_back_from_an_older_generation() {
+    fn a_deleted_topics_lines_do_not_come_back_from_an_older_generation() {
         let dir = tempfile::tempdir().unwrap();
         let point = RecoveryPoint {
             topic: "a".into(),
@@ -153,8 +152,11 @@ mod tests {
         let mut checkpoints = Checkpoints::load(dir.path()).unwrap();
         checkpoints.update(&vec![point]).unwrap();
         checkpoints.keep(|_, _| false).unwrap();
-        std::fs::write(dir.path().join(LOG_STARTS), "rot").unwrap();
+        for newest in [LOG_STARTS, RECOVERY_POINTS] {
+            std::fs::write(dir.path().join(newest), "rot").unwrap();
+        }
         let read = Checkpoints::load(dir.path()).unwrap();
         assert_eq!(read.log_starts, Offsets::new());
+        assert_eq!(read.recovery_points, Offsets::new());
     }
 }
