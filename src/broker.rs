@@ -204,10 +204,9 @@ fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
         config.producers_max as usize,
     ));
     let decompression = Budget::new(config.decompression_memory_bytes_max as u64);
-    let decoders = Decoders::new(
-        decompression,
-        config.decompression_window_bytes_max as usize,
-    );
+    let frames = Budget::new(config.queued_request_bytes_max as u64);
+    let window_bytes_max = config.decompression_window_bytes_max as usize;
+    let decoders = Decoders::new(decompression, window_bytes_max).with_batches(frames.clone());
     let config = Arc::new(config);
     let settings = Arc::new(config::Published::new(Rank::Settings, config.clone()));
     let rooms = Rooms {
@@ -239,7 +238,7 @@ fn prepare(config: Config) -> Result<(Arc<Broker>, Rooms, open::Opened)> {
         clock: opened.clock.clone(),
         storage,
         decoders,
-        frames: Budget::new(config.queued_request_bytes_max as u64),
+        frames,
         // Such requests are rare and refused, not queued, when there is no room: half as much is plenty.
         unfolded: Budget::new(config.queued_request_bytes_max as u64 / 2),
         connections_possible: connections_possible as usize,

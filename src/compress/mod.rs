@@ -124,6 +124,9 @@ struct Need {
 /// Where decoders come from: the memory that all may use together, the limit of each, and the idle ones.
 pub struct Decoders {
     budget: Budget,
+    /// What stored batches are taken from that are read to be opened. Another one: who holds such a batch may wait for
+    /// the memory to open it, and must find that with who needs no more.
+    batches: Budget,
     window_bytes_max: usize,
     /// Guards the idle decoders.
     idle: Mutex<Idle>,
@@ -160,10 +163,23 @@ impl Decoders {
     /// `window_bytes_max` bytes (`decompression.window.max`).
     pub fn new(budget: Budget, window_bytes_max: usize) -> Decoders {
         Decoders {
+            batches: Budget::new(budget.capacity()),
             budget,
             window_bytes_max,
             idle: Mutex::new(Rank::Decoders, Idle::default()),
         }
+    }
+
+    /// The same, which take the memory for what [`Decoders::admit_batch`] lets in from `batches`.
+    pub fn with_batches(self, batches: Budget) -> Decoders {
+        Decoders { batches, ..self }
+    }
+
+    /// Takes memory for a stored batch of `bytes`, before it is read to be opened; waits while there is none.
+    pub fn admit_batch(&self, bytes: usize) -> Result<Charge, Failure> {
+        let mut charge = self.batches.charge();
+        let taken = charge.grow(bytes as u64);
+        taken.map(|()| charge).map_err(|_| Failure::Closed)
     }
 
     /// Opens a compressed stream; waits while the budget is used up.

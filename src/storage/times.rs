@@ -2,8 +2,9 @@
 //!
 //! The time index gives a batch before which every record is older than what is sought; from there headers are walked,
 //! and only a batch that may hold the record is opened. A header's max timestamp is the producer's word: where it lies
-//! before the base timestamp it was never set (Sarama), and the batch is opened to see. Results are exact to the
-//! record, never below the log start, never at or beyond the end asked for.
+//! before the base timestamp it was never set (Sarama), and the batch is opened to see. Its memory is taken from a
+//! budget before it is read (P7). Results are exact to the record, never below the log start, never at or beyond the
+//! end asked for.
 
 use super::Shared;
 use super::descriptors::Kind;
@@ -50,6 +51,7 @@ impl View {
             let mut from = start.max(time_floor(extent, shared, &file, timestamp)?);
             let wanted = |h: &Header| h.last_offset() >= self.log_start && may_hold(h, timestamp);
             while let Some((position, header)) = extent.walk(&file, from, wanted)? {
+                let _memory = decoders.admit_batch(header.body_bytes()).map_err(corrupt)?;
                 let body = body(&file, position, &header)?;
                 let place =
                     records::first_at_or_after(&header, &body, decoders, self.log_start, timestamp)
@@ -97,6 +99,7 @@ impl View {
             file,
             ..
         } = place;
+        let _memory = decoders.admit_batch(header.body_bytes()).map_err(corrupt)?;
         let body = body(&file, position, &header)?;
         let max = records::max_timestamp(&header, &body, decoders).map_err(corrupt)?;
         Ok(max.map(|max| TimestampOffset {

@@ -1,10 +1,13 @@
 //! Requests that want memory: half-sent ones, huge ones, and answers that nobody reads.
 
 use crate::common::Broker;
-use crate::common::client::{Client, FETCH, PRODUCE, batch, fetch, fetch_partition, produce};
+use crate::common::client::{Client, FETCH, LIST_OFFSETS, LONG_AGO_MS, PRODUCE};
+use crate::common::client::{batch, fetch, fetch_partition, list_offsets, produce};
 use crate::common::requests;
 use crate::start;
+use ottla::api::list_offsets::ListOffsetsResponse;
 use ottla::api::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use ottla::batch::builder::Builder;
 use ottla::wire::Message;
 use std::time::{Duration, Instant};
 
@@ -315,5 +318,30 @@ fn small_pipelined_produces_cost_bounded_memory() {
     }
     let grown = broker.status("VmHWM:") - before;
     assert!(grown < 12 << 10, "{grown} KiB");
+    bystander.check();
+}
+
+/// A batch is read as a whole to be searched by time: so many at once as there is memory for.
+#[test]
+fn searches_by_time_cost_bounded_memory() {
+    let (_data, broker, mut bystander) = start(&["queued.max.request.bytes=16000000"]);
+    let settings = [("max.message.bytes", "16000000")];
+    bystander.client.create("t", &settings);
+    let mut large = Builder::new(LONG_AGO_MS);
+    for n in 0..300_000 {
+        large.add(None, Some(b"twenty bytes or more"), &[], LONG_AGO_MS + n);
+    }
+    bystander.client.store("t", &large.build());
+    let before = broker.status("VmHWM:");
+    let mut clients: Vec<_> = (0..24).map(|_| Client::connect(&broker.address)).collect();
+    for client in &mut clients {
+        client.send(LIST_OFFSETS, &list_offsets("t", LONG_AGO_MS + 299_999, -1));
+    }
+    for client in &mut clients {
+        let answer: ListOffsetsResponse = client.receive(LIST_OFFSETS);
+        assert_eq!(answer.topics[0].partitions[0].offset, 299_999);
+    }
+    let grown = broker.status("VmHWM:") - before;
+    assert!(grown < 40 << 10, "{grown} KiB");
     bystander.check();
 }
