@@ -10,7 +10,8 @@
 //! 4. A connection with a request pending is never closed for being idle.
 //! 5. A client that is over its quota is answered at once, and then not read for the time that it was told (KIP-219);
 //!    one with a quota has one request in hand at a time, as in Kafka.
-//! 6. What a client sent before it ended its side is handled, and answered as long as the connection holds.
+//! 6. What a client sent before it ended its side is handled, and answered as long as the connection holds; likewise
+//!    what it sent before a request for which the connection is closed.
 
 use super::input::{Fault, Input, Pace};
 use super::reply::{self, Patience};
@@ -66,8 +67,8 @@ pub struct Connection {
     muted_until: Option<Instant>,
     /// The peer sends no more, but not all of what it sent was read.
     peer_ended: bool,
-    /// No more is read; what is pending is settled, and then the thread ends.
-    ended: bool,
+    /// Why no more is read; what is pending is settled, and then the thread ends.
+    ended: Option<Fault>,
 }
 
 impl Connection {
@@ -102,7 +103,7 @@ impl Connection {
             send_limit,
             muted_until: None,
             peer_ended: false,
-            ended: false,
+            ended: None,
             broker,
         })
     }
@@ -118,11 +119,11 @@ impl Connection {
 
     fn step(&mut self) -> Result<(), Fault> {
         self.settle()?;
-        if self.ended {
+        if self.ended.is_some() {
             return self.finish();
         }
         match self.advance() {
-            Err(fault @ (Fault::Ended | Fault::Stopping)) => self.end(fault),
+            Err(fault @ (Fault::Ended | Fault::Stopping | Fault::Refused(_))) => self.end(fault),
             other => other,
         }
     }
@@ -245,25 +246,13 @@ impl Connection {
                 pending.settle(ticket.part, outcome);
             }
         }
-        while self
-            .pending
-            .front()
-            .is_some_and(|pending| pending.is_settled())
-        {
-            let Some(pending) = self.pending.pop_front() else {
-                break;
-            };
-            self.pending_partitions -= pending.partitions();
-            let throttle_ms = pending.finish(&mut self.out).map_err(Fault::Refused)?;
-            self.mute(throttle_ms);
-            self.last_active = Instant::now();
-            self.input.restart_clocks();
-        }
+        let finished = self.finish_settled();
         if !self.out.bytes.is_empty() {
             let sent = self.send(&self.out);
             self.out.bytes.clear();
             sent?;
         }
+        finished?;
         let held = self.pending_partitions as u64 * ELEMENT_BYTES;
         self.pipelined.shrink_to(held);
         if self.pending.is_empty() {
@@ -272,6 +261,20 @@ impl Connection {
             self.pending.shrink_to(QUEUE_KEPT);
             self.done.shrink_to(QUEUE_KEPT);
             self.caller.inbox.shrink_to(QUEUE_KEPT);
+        }
+        Ok(())
+    }
+
+    /// Writes the answers whose turn it is, up to the first that ends the connection.
+    fn finish_settled(&mut self) -> Result<(), Fault> {
+        while self.pending.front().is_some_and(Pending::is_settled)
+            && let Some(pending) = self.pending.pop_front()
+        {
+            self.pending_partitions -= pending.partitions();
+            let throttle_ms = pending.finish(&mut self.out).map_err(Fault::Refused)?;
+            self.mute(throttle_ms);
+            self.last_active = Instant::now();
+            self.input.restart_clocks();
         }
         Ok(())
     }
@@ -306,20 +309,20 @@ impl Connection {
         }
     }
 
-    /// No more is read: the peer's end was reached, or the broker stops. What is pending is still settled and
-    /// answered: a client may end its own side alone, and a clean stop shall leave no producer in doubt.
+    /// No more is read: the peer's end was reached, what came is refused, or the broker stops. What is pending is still
+    /// settled and answered: a client may end its own side alone, and no producer shall be left in doubt.
     fn end(&mut self, fault: Fault) -> Result<(), Fault> {
         if self.pending.is_empty() {
             return Err(fault);
         }
-        self.ended = true;
+        self.ended = Some(fault);
         self.last_active = Instant::now();
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Fault> {
         match self.pending.is_empty() || self.stops_at().is_some_and(|at| at <= Instant::now()) {
-            true => Err(Fault::Ended),
+            true => Err(self.ended.take().unwrap_or(Fault::Ended)),
             false => self.wait(Watch::Failure),
         }
     }
@@ -331,7 +334,7 @@ impl Connection {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.ended {
+        if self.ended.is_some() {
             return self.stops_at();
         }
         if let Some(at) = self.muted_until {
@@ -347,7 +350,11 @@ impl Connection {
 
     fn timed_out(&self) -> Result<(), Fault> {
         match self.deadline() {
-            Some(at) if at > Instant::now() || self.ended || self.muted_until.is_some() => Ok(()),
+            Some(at)
+                if at > Instant::now() || self.ended.is_some() || self.muted_until.is_some() =>
+            {
+                Ok(())
+            }
             Some(_) if self.input.has_partial() => {
                 Err(Fault::Refused("a request that stopped coming".into()))
             }

@@ -127,6 +127,31 @@ fn what_was_sent_before_the_end_is_handled() {
     waiting.expect_close();
 }
 
+/// Kafka reads no request before the one in front of it is answered: one that is refused takes no answer with it.
+#[test]
+fn what_was_sent_before_a_refused_request_is_answered() {
+    let settings = [
+        "socket.request.max.bytes=100000",
+        "group.commit.linger.ms=300",
+    ];
+    let (_data, broker, mut client) = start(&settings);
+    client.create("t", &[]);
+    let refused = client.frame(PRODUCE, &produce("none", 0, &batch(&["x"])));
+    let oversized = 100_001i32.to_be_bytes().to_vec();
+    let unknown = [&8i32.to_be_bytes()[..], &[0, 0, 0, 99, 0, 0, 0, 0]].concat();
+    for (at, bad) in (0..).step_by(3).zip([refused, oversized, unknown]) {
+        let mut sender = Client::connect(&broker.address);
+        for _ in 0..3 {
+            sender.send(PRODUCE, &produce("t", -1, &batch(&["x"])));
+        }
+        sender.send_bytes(&bad);
+        for offset in at..at + 3 {
+            assert_eq!(sender.produced().base_offset, offset);
+        }
+        sender.expect_close();
+    }
+}
+
 /// A clean stop leaves no producer in doubt: whatever is stored was answered.
 #[test]
 fn a_clean_stop_answers_what_it_stored() {
