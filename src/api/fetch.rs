@@ -180,9 +180,12 @@ pub fn handle(
     }
     let bytes_max = call.broker.config().fetch_bytes_max;
     request.max_bytes = request.max_bytes.clamp(0, bytes_max);
-    // More than an answer can hold would never be there.
-    request.min_bytes = request.min_bytes.clamp(0, request.max_bytes);
     keep_first(&mut request.topics);
+    // More than an answer can hold would never be there.
+    let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    let limits = partitions.map(|asked| asked.partition_max_bytes.max(0));
+    let bytes_max = limits.fold(0, i32::saturating_add).min(request.max_bytes);
+    request.min_bytes = request.min_bytes.clamp(0, bytes_max);
     let wanted = resolve(call, version, &request);
     let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let deadline = Instant::now() + wait;
@@ -245,6 +248,8 @@ fn resolve<'a>(call: &Call<'_>, version: i16, request: &'a FetchRequest) -> Vec<
 struct Found {
     partitions: Vec<PartitionData>,
     bytes: u64,
+    /// As `bytes`; but where a limit kept more out, the limit counts: answers end at a batch's edge, mostly below it.
+    available: u64,
     files: usize,
     /// A partition has an error, or an answer without records; or no more fits.
     is_final: bool,
@@ -252,7 +257,7 @@ struct Found {
 
 impl Found {
     fn is_enough(&self, request: &FetchRequest) -> bool {
-        self.is_final || self.partitions.is_empty() || self.bytes >= request.min_bytes as u64
+        self.is_final || self.partitions.is_empty() || self.available >= request.min_bytes as u64
     }
 }
 
@@ -260,6 +265,7 @@ fn look(call: &mut Call<'_>, request: &FetchRequest, wanted: &[Wanted<'_>]) -> F
     let mut found = Found {
         partitions: Vec::with_capacity(wanted.len()),
         bytes: 0,
+        available: 0,
         files: 0,
         is_final: false,
     };
@@ -268,9 +274,9 @@ fn look(call: &mut Call<'_>, request: &FetchRequest, wanted: &[Wanted<'_>]) -> F
         if found.files >= FILES_MAX {
             (left, found.is_final) = (0, true);
         }
-        let data = match read(call, request, wanted, left, found.bytes == 0) {
-            Ok(data) => data,
-            Err((code, snapshot)) => refuse(wanted.asked.partition, code, snapshot),
+        let (data, is_cut) = match read(call, request, wanted, left, found.bytes == 0) {
+            Ok(read) => read,
+            Err((code, snapshot)) => (refuse(wanted.asked.partition, code, snapshot), false),
         };
         let slices = match &data.records {
             Records::Files(slices) => &slices[..],
@@ -280,22 +286,32 @@ fn look(call: &mut Call<'_>, request: &FetchRequest, wanted: &[Wanted<'_>]) -> F
         found.files += slices.len();
         found.is_final |= data.error_code != 0 || data.diverging_epoch != EpochEndOffset::default();
         found.bytes += bytes;
+        found.available += match is_cut {
+            true => bytes.max(bytes_max(wanted.asked, left).into()),
+            false => bytes,
+        };
         left = left.saturating_sub(bytes.min(u64::from(u32::MAX)) as u32);
         found.partitions.push(data);
     }
     found
 }
 
+/// What an answer that has `left` bytes may take of a partition.
+fn bytes_max(asked: &FetchPartition, left: u32) -> u32 {
+    left.min(asked.partition_max_bytes.max(0) as u32)
+}
+
 type Refused = (ErrorCode, Option<Snapshot>);
 
-/// KIP-74: `first` is the first of the response that has anything, and its first batch comes whole.
+/// The partition's data, and whether a limit kept more out. KIP-74: `first` is the first of the response that has
+/// anything, and its first batch comes whole.
 fn read(
     call: &mut Call<'_>,
     request: &FetchRequest,
     wanted: &Wanted<'_>,
     left: u32,
     first: bool,
-) -> Result<PartitionData, Refused> {
+) -> Result<(PartitionData, bool), Refused> {
     let asked = wanted.asked;
     let partition = wanted.partition.as_ref();
     let snapshot = usable(partition, asked.current_leader_epoch, wanted.missing)
@@ -314,7 +330,7 @@ fn read(
         Ok(None) => {}
         Ok(Some(diverging)) => {
             data.diverging_epoch = diverging;
-            return Ok(data);
+            return Ok((data, false));
         }
         Err(code) => return Err((code, Some(snapshot))),
     }
@@ -322,7 +338,7 @@ fn read(
         READ_COMMITTED => view.last_stable,
         _ => view.high_watermark,
     };
-    let bytes_max = left.min(asked.partition_max_bytes.max(0) as u32);
+    let bytes_max = bytes_max(asked, left);
     let hint = call
         .hints
         .of(partition.map_or(0, |partition| partition.serial));
@@ -330,7 +346,7 @@ fn read(
     let found = view.slices(storage, offset, end, bytes_max, first, hint);
     let found = found.and_then(|slices| {
         if let Some(aborted) = &mut data.aborted_transactions
-            && !slices.is_empty()
+            && !slices.files.is_empty()
         {
             let listed = view.aborted(storage, offset, *hint)?.into_iter();
             aborted.extend(listed.map(|aborted| AbortedTransaction {
@@ -341,22 +357,24 @@ fn read(
         Ok(slices)
     });
     match found {
-        Ok(slices) => data.records = Records::Files(slices),
-        Err(ReadError::OutOfRange) => return Err((ErrorCode::OffsetOutOfRange, Some(snapshot))),
+        Ok(slices) => {
+            data.records = Records::Files(slices.files);
+            Ok((data, slices.is_cut))
+        }
+        Err(ReadError::OutOfRange) => Err((ErrorCode::OffsetOutOfRange, Some(snapshot))),
         // Its segment was removed: a newer view shows what is there now.
         Err(ReadError::Gone) if partition.is_some_and(|p| p.has_moved_since(view)) => {
-            return read(call, request, wanted, left, first);
+            read(call, request, wanted, left, first)
         }
         // Its directory was renamed away, and the partition is about to be marked as deleted.
-        Err(ReadError::Gone) => return Err((wanted.missing, None)),
+        Err(ReadError::Gone) => Err((wanted.missing, None)),
         Err(ReadError::Io(error)) => {
             static FAILED: Seldom = Seldom::new();
             FAILED.error(format_args!("reading a log at offset {offset}: {error}"));
             partition.inspect(|partition| call.broker.cleaner.suspect(partition));
-            return Err((ErrorCode::KafkaStorageError, None));
+            Err((ErrorCode::KafkaStorageError, None))
         }
     }
-    Ok(data)
 }
 
 /// Where the log parts from what the client says that it read last (KIP-595). An epoch that was never here is out of

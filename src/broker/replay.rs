@@ -67,7 +67,8 @@ pub fn for_each_entry(
         let end = view.high_watermark;
         let slices = view
             .slices(shared, offset, end, READ_BYTES, true, &mut hint)
-            .map_err(failed)?;
+            .map_err(failed)?
+            .files;
         if slices.is_empty() {
             break;
         }

@@ -207,7 +207,8 @@ pub fn bytes_from(view: &View, shared: &Shared, offset: i64, bytes_max: u32) -> 
     let end = view.high_watermark;
     let slices = view
         .slices(shared, offset, end, bytes_max, true, &mut hint)
-        .unwrap();
+        .unwrap()
+        .files;
     let mut bytes = Vec::new();
     for slice in slices {
         let at = bytes.len();

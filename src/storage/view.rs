@@ -90,6 +90,15 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// What a view gives of its batches.
+#[derive(Clone, Debug, Default)]
+pub struct Slices {
+    /// Spans of segment files, in order.
+    pub files: Vec<FileSlice>,
+    /// Whether more is there, which a limit kept out.
+    pub is_cut: bool,
+}
+
 /// A batch that was found.
 pub(super) struct Place {
     /// Which extent, counted from the first.
@@ -129,28 +138,29 @@ impl View {
         bytes_max: u32,
         whole_first_batch: bool,
         hint: &mut Hint,
-    ) -> Result<Vec<FileSlice>, ReadError> {
+    ) -> Result<Slices, ReadError> {
         if offset < self.log_start || offset > self.appended_end {
             return Err(ReadError::OutOfRange);
         }
         let end = end.min(self.high_watermark);
         if offset >= end {
-            return Ok(Vec::new());
+            return Ok(Slices::default());
         }
-        let (last, last_position) = self.place_of_end(shared, end)?;
+        let last = self.place_of_end(shared, end)?;
         let Some(first) = self.locate(shared, offset, *hint)? else {
-            return Ok(Vec::new());
+            return Ok(Slices::default());
         };
-        if (first.at, first.position) >= (last, last_position) {
-            return Ok(Vec::new());
+        if (first.at, first.position) >= last {
+            return Ok(Slices::default());
         }
         let first_bytes = first.header.total_bytes() as u32;
-        let bytes_max = match first_bytes > bytes_max {
-            true if whole_first_batch => first_bytes,
-            true => return Ok(Vec::new()),
-            false => bytes_max,
-        };
-        self.gather(shared, first, (last, last_position), bytes_max, hint)
+        if first_bytes > bytes_max && !whole_first_batch {
+            return Ok(Slices {
+                files: Vec::new(),
+                is_cut: true,
+            });
+        }
+        self.gather(shared, first, last, bytes_max.max(first_bytes), hint)
     }
 
     /// The spans from `first` up to `last`, at most `bytes_max`, which is at least the first batch.
@@ -161,9 +171,10 @@ impl View {
         (last, last_position): (usize, u32),
         bytes_max: u32,
         hint: &mut Hint,
-    ) -> Result<Vec<FileSlice>, ReadError> {
-        let mut slices = Vec::new();
+    ) -> Result<Slices, ReadError> {
+        let mut files = Vec::new();
         let (mut at, mut from, mut rest) = (first.at, first.position, bytes_max);
+        let mut end = (at, from);
         let mut file = first.file;
         while let Some(extent) = self.extent(at) {
             let limit = match at == last {
@@ -175,12 +186,12 @@ impl View {
                 // Ended on a batch's edge where the index gives one; else cut, as Kafka does: clients drop the piece.
                 to = match extent.boundary(shared, from, from + rest)? {
                     Some(edge) => edge,
-                    None if slices.is_empty() => from + rest,
+                    None if files.is_empty() => from + rest,
                     None => break,
                 };
             }
             if to > from {
-                slices.push(FileSlice {
+                files.push(FileSlice {
                     file,
                     position: u64::from(from),
                     len: to - from,
@@ -190,19 +201,19 @@ impl View {
                     position: to,
                 };
             }
+            end = (at, to);
             rest -= to - from;
             at += 1;
             from = 0;
             file = match self.extent(at) {
-                Some(next)
-                    if to == limit && at <= last && rest > 0 && slices.len() < SLICES_MAX =>
-                {
+                Some(next) if to == limit && at <= last && rest > 0 && files.len() < SLICES_MAX => {
                     next.segment.log(shared)?
                 }
                 _ => break,
             };
         }
-        Ok(slices)
+        let is_cut = end < (last, last_position);
+        Ok(Slices { files, is_cut })
     }
 
     /// The batch that holds `offset`, or the next one after it.

@@ -61,6 +61,7 @@ proptest! {
         let (_, position) = starts[first];
         let next = starts.get(first + 1).map_or(all.len(), |&(_, at)| at);
         let slices = view.slices(&rig.shared, offset, end, bytes_max, whole_first_batch, &mut Hint::default()).unwrap();
+        let (slices, is_cut) = (slices.files, slices.is_cut);
         let mut got = Vec::new();
         for slice in &slices {
             let from = got.len();
@@ -77,6 +78,8 @@ proptest! {
             prop_assert!(position + got.len() <= end_position);
             prop_assert_eq!(&got[..], &all[position..position + got.len()]);
         }
+        let there = if offset < end { end_position - position } else { 0 };
+        prop_assert_eq!(is_cut, got.len() < there);
     }
 
     /// A consumer that reads on from where it was, with its hint, sees every batch once.
@@ -93,7 +96,7 @@ proptest! {
         let view = log.view();
         let (mut offset, mut hint, mut seen) = (0, Hint::default(), Vec::new());
         while offset < view.high_watermark {
-            let slices = view.slices(&rig.shared, offset, view.high_watermark, bytes_max, true, &mut hint).unwrap();
+            let slices = view.slices(&rig.shared, offset, view.high_watermark, bytes_max, true, &mut hint).unwrap().files;
             let mut bytes = Vec::new();
             for slice in &slices {
                 let from = bytes.len();
@@ -190,8 +193,8 @@ fn beyond_the_end_is_out_of_range() {
     let get = |offset| view.slices(&rig.shared, offset, 3, 1000, true, &mut Hint::default());
     assert!(matches!(get(-1), Err(ReadError::OutOfRange)));
     assert!(matches!(get(4), Err(ReadError::OutOfRange)));
-    assert!(get(3).unwrap().is_empty());
-    assert_eq!(get(2).unwrap().len(), 1);
+    assert!(get(3).unwrap().files.is_empty());
+    assert_eq!(get(2).unwrap().files.len(), 1);
 }
 
 /// Sarama leaves max timestamp unset: time queries must find its records all the same (RP PR#25200).
@@ -242,7 +245,7 @@ fn finding_a_batch_reads_headers_only() {
     assert!(len > LENGTH_STARTS_AT + 9000);
     let view = log.view();
     let slices = view.slices(&rig.shared, 2, 3, 1000, true, &mut Hint::default());
-    let slices = slices.unwrap();
+    let slices = slices.unwrap().files;
     assert_eq!(slices[0].position, 2 * len as u64);
     assert_eq!(slices[0].len, len as u32);
 }

@@ -1,7 +1,11 @@
 //! Fetch: how long an answer waits (`min_bytes`, `max_wait_ms`), and what ends the wait.
 
-use crate::common::client::{Client, FETCH, batch, fetch, fetch_partition, values};
+use crate::common::client::{
+    Client, FETCH, PRODUCE, batch, fetch, fetch_partition, produce, values,
+};
 use crate::start;
+use ottla::api::fetch::FetchResponse;
+use ottla::api::produce::ProduceResponse;
 use std::time::{Duration, Instant};
 
 /// A wait that no test sits out.
@@ -162,4 +166,38 @@ fn min_bytes_beyond_max_bytes_are_not_waited_for() {
     request.max_bytes = 100;
     client.send(FETCH, &request);
     assert_eq!(values(&client.fetched().records).len(), 1);
+}
+
+/// What a limit keeps out of an answer counts as there: limits fall between batches, and the answer ends at one.
+#[test]
+fn min_bytes_that_limits_cut_off_are_not_waited_for() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create_with("t", 2, &[]);
+    for (partition, count) in [(0, 12), (1, 1)] {
+        let mut request = produce("t", -1, &batch(&[&"x".repeat(10_000)]));
+        request.topic_data[0].partition_data[0].index = partition;
+        for _ in 0..count {
+            let answer: ProduceResponse = client.call(PRODUCE, &request);
+            assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+        }
+    }
+    for (max, partition_max, offset, counts) in [
+        (1 << 20, 100_000, 0, [9, 0]),
+        (100_000, 1 << 20, 0, [9, 0]),
+        (1 << 20, 5000, 0, [1, 0]),
+        // The other partition's batch does not fit any more.
+        (45_000, 45_000, 8, [4, 0]),
+    ] {
+        let mut request = fetch("t", offset, LONG_MS, max.min(partition_max));
+        request.max_bytes = max;
+        request.topics[0].partitions[0].partition_max_bytes = partition_max;
+        if offset > 0 {
+            request.topics[0].partitions.push(fetch_partition(1, 0));
+        }
+        let answer: FetchResponse = client.call(FETCH, &request);
+        let partitions = &answer.responses[0].partitions;
+        let found = partitions.iter().map(|data| values(&data.records).len());
+        let found: Vec<_> = found.collect();
+        assert_eq!(found, counts[..found.len()], "{max} {partition_max}");
+    }
 }

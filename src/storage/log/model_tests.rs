@@ -313,7 +313,8 @@ impl Scene {
         let mut hint = Hint::default();
         let slices = view
             .slices(shared, from, view.last_stable, bytes * 8, true, &mut hint)
-            .unwrap();
+            .unwrap()
+            .files;
         if slices.is_empty() {
             return;
         }

@@ -104,7 +104,7 @@ fn readers_keep_what_they_have_open() {
     let slices = |view: &crate::storage::View| {
         view.slices(&rig.shared, 0, 12, 1, true, &mut Hint::default())
     };
-    let held = slices(&before).unwrap();
+    let held = slices(&before).unwrap().files;
     log.raise_start(12).unwrap();
     remove_passed(&rig, &mut log, &mut Trash::default(), Duration::ZERO);
     rig.remove(".deleted");
@@ -213,7 +213,7 @@ fn a_last_segment_that_goes_is_rolled_first() {
         (15, 15, 0)
     );
     let nothing = view.slices(&rig.shared, 15, 15, 1, true, &mut Hint::default());
-    assert!(nothing.unwrap().is_empty());
+    assert!(nothing.unwrap().files.is_empty());
     assert_eq!(append_synced(&mut log, sent(7, 0, 3, 1)), 15);
     assert_eq!(seen_bases(&log), [15]);
 }

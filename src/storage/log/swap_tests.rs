@@ -120,7 +120,7 @@ fn readers_of_the_old_view_read_on() {
     let before = log.view();
     let rewrite = rewrite(&log, 0..4);
     let held = before.slices(&rig.shared, 1, 30, 1, true, &mut Hint::default());
-    let held = held.unwrap();
+    let held = held.unwrap().files;
     let replaced = log.swap(&rewrite).unwrap().unwrap();
     let elsewhere = Shared::new(64, 10);
     let all = headers(&bytes_from(&before, &elsewhere, 0, u32::MAX));

@@ -41,7 +41,7 @@ fn last_stable(log: &Log) -> i64 {
 fn aborted(view: &View, shared: &Shared, offset: i64, bytes_max: u32) -> Vec<(i64, i64)> {
     let mut hint = Hint::default();
     let slices = view.slices(shared, offset, view.last_stable, bytes_max, true, &mut hint);
-    if slices.unwrap().is_empty() {
+    if slices.unwrap().files.is_empty() {
         return Vec::new();
     }
     let listed = view.aborted(shared, offset, hint).unwrap();

@@ -125,7 +125,7 @@ fn served(view: &View, shared: &Shared) -> Option<Vec<Header>> {
     while offset < view.appended_end {
         let slices = view.slices(shared, offset, i64::MAX, 1 << 20, true, &mut hint);
         let before = offset;
-        for slice in slices.ok()? {
+        for slice in slices.ok()?.files {
             let mut bytes = vec![0; slice.len as usize];
             let read = ottla::sys::read_at(&slice.file, &mut bytes, slice.position);
             assert_eq!(read.expect("it can be read"), bytes.len());
