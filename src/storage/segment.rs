@@ -327,7 +327,7 @@ impl Extent {
         Ok(0)
     }
 
-    /// The last place in `(from, to]` where, by the index, a batch begins.
+    /// The last place in `from..=to` where, by the index, a batch begins.
     pub fn boundary(&self, shared: &Shared, from: u32, to: u32) -> io::Result<Option<u32>> {
         if self.index_count == 0 {
             return Ok(None);
@@ -340,7 +340,7 @@ impl Extent {
         let found = index::last_before(&index, self.index_count, guess.min(1.0), before)?;
         Ok(found
             .map(|(_, e)| e.position)
-            .filter(|&p| p > from && p <= to))
+            .filter(|p| (from..=to).contains(p)))
     }
 
     /// Whether the log agrees with an index entry: a batch begins there, at or before the entry's offset.

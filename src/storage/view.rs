@@ -175,6 +175,8 @@ impl View {
         let mut files = Vec::new();
         let (mut at, mut from, mut rest) = (first.at, first.position, bytes_max);
         let mut end = (at, from);
+        // An index that is wrong must not cut the first batch: its reader would never get on.
+        let mut edge_min = from + first.header.total_bytes() as u32;
         let mut file = first.file;
         while let Some(extent) = self.extent(at) {
             let limit = match at == last {
@@ -184,7 +186,7 @@ impl View {
             let mut to = limit;
             if limit - from > rest {
                 // Ended on a batch's edge where the index gives one; else cut, as Kafka does: clients drop the piece.
-                to = match extent.boundary(shared, from, from + rest)? {
+                to = match extent.boundary(shared, edge_min, from + rest)? {
                     Some(edge) => edge,
                     None if files.is_empty() => from + rest,
                     None => break,
@@ -204,7 +206,7 @@ impl View {
             end = (at, to);
             rest -= to - from;
             at += 1;
-            from = 0;
+            (from, edge_min) = (0, 1);
             file = match self.extent(at) {
                 Some(next) if to == limit && at <= last && rest > 0 && files.len() < SLICES_MAX => {
                     next.segment.log(shared)?

@@ -249,3 +249,24 @@ fn finding_a_batch_reads_headers_only() {
     assert_eq!(slices[0].position, 2 * len as u64);
     assert_eq!(slices[0].len, len as u32);
 }
+
+/// KIP-74, whatever the index says: it is a hint, and a reader of half a batch never gets on (P9).
+#[test]
+fn a_wrong_index_leaves_the_first_batch_whole() {
+    let mut rig = Rig::small(1 << 20);
+    rig.settings.index_interval_bytes = 0;
+    let log = log_of(&rig, &[(1, 100); 10]);
+    let path = rig.path(&rig.names(".index")[0]);
+    let mut index = fs::read(&path).unwrap();
+    for entry in index.chunks_mut(8) {
+        // The lowest byte of its position.
+        entry[7] ^= 3;
+    }
+    fs::write(&path, index).unwrap();
+    let bytes_max = headers(&whole(&rig))[0].total_bytes() as u32 + 50;
+    for offset in 0..9 {
+        let bytes = bytes_from(&log.view(), &rig.shared, offset, bytes_max);
+        let found = headers(&bytes);
+        assert_eq!(found.first().map(|h| h.base_offset), Some(offset));
+    }
+}
