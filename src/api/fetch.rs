@@ -24,7 +24,7 @@ use crate::error::ErrorCode;
 use crate::quota::Flow;
 use crate::seldom::Seldom;
 use crate::server::waiting::Watch;
-use crate::storage::view::SLICES_MAX;
+use crate::storage::aborted::Aborted;
 use crate::storage::{Hint, Partition, ReadError, Snapshot, View, Wake};
 use crate::wire::{Records, Uuid, messages, write_response};
 use std::collections::{HashMap, HashSet};
@@ -120,11 +120,16 @@ messages! {
     }
 }
 
-const READ_COMMITTED: i8 = 1;
+impl From<Aborted> for AbortedTransaction {
+    fn from(aborted: Aborted) -> AbortedTransaction {
+        AbortedTransaction {
+            producer_id: aborted.producer_id,
+            first_offset: aborted.first_offset,
+        }
+    }
+}
 
-/// An answer holds its files open until it is sent, so one of so many names no further partition's: the client asks
-/// for those again.
-const FILES_MAX: usize = SLICES_MAX;
+const READ_COMMITTED: i8 = 1;
 
 /// One partition of a request, with what it asks for.
 struct Wanted<'a> {
@@ -189,10 +194,12 @@ pub fn handle(
     let wanted = resolve(call, version, &request);
     let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
     let deadline = Instant::now() + wait;
-    let mut found = look(call, &request, &wanted);
-    if !found.is_enough(&request) && !wait.is_zero() {
-        found = wait_for(call, &request, &wanted, deadline)?;
+    let found = look(call, &request, &wanted);
+    if found.is_enough(&request) || wait.is_zero() {
+        return Ok(respond(&request, found));
     }
+    drop(found);
+    let found = wait_for(call, &request, &wanted, deadline)?;
     Ok(respond(&request, found))
 }
 
@@ -271,7 +278,8 @@ fn look(call: &mut Call<'_>, request: &FetchRequest, wanted: &[Wanted<'_>]) -> F
     };
     let mut left = request.max_bytes as u32;
     for wanted in wanted {
-        if found.files >= FILES_MAX {
+        // An answer holds its files open until it is sent. The client asks again for those of further partitions.
+        if found.files >= call.broker.storage.files_max() {
             (left, found.is_final) = (0, true);
         }
         let (data, is_cut) = match read(call, request, wanted, left, found.bytes == 0) {
@@ -349,10 +357,7 @@ fn read(
             && !slices.files.is_empty()
         {
             let listed = view.aborted(storage, offset, *hint)?.into_iter();
-            aborted.extend(listed.map(|aborted| AbortedTransaction {
-                producer_id: aborted.producer_id,
-                first_offset: aborted.first_offset,
-            }));
+            aborted.extend(listed.map(AbortedTransaction::from));
         }
         Ok(slices)
     });
@@ -424,7 +429,8 @@ impl Hints {
     }
 }
 
-/// Each look follows a watch, so that nothing published in between is missed.
+/// Each look follows a watch, so that nothing published in between is missed. What was found is not kept over a wait:
+/// its files are held open, and the storage has no others for anybody else.
 fn wait_for(
     call: &mut Call<'_>,
     request: &FetchRequest,
@@ -432,17 +438,20 @@ fn wait_for(
     deadline: Instant,
 ) -> Result<Found, Ended> {
     let waker: Arc<dyn Wake> = call.caller.clone();
+    let mut is_over = false;
     loop {
         call.caller.inbox.bell().arm();
         let watched = || wanted.iter().filter_map(|wanted| wanted.partition.as_ref());
         watched().for_each(|partition| partition.watch(waker.clone()));
         let found = look(call, request, wanted);
-        let rested = match found.is_enough(request) {
-            true => Ok(true),
-            false => call.rest(Watch::HangUp, Some(deadline)),
+        let enough = (is_over || found.is_enough(request)).then_some(found);
+        let rested = match &enough {
+            Some(_) => Ok(true),
+            None => call.rest(Watch::HangUp, Some(deadline)),
         };
         watched().for_each(|partition| partition.unwatch(&waker));
-        if rested? {
+        is_over = rested?;
+        if let Some(found) = enough {
             call.caller.inbox.bell().disarm();
             return Ok(found);
         }

@@ -113,6 +113,11 @@ impl Descriptors {
         self.state.lock().open.len()
     }
 
+    /// Whether it holds more than it shall, since others hold all of them: who can do with fewer should.
+    pub fn is_crowded(&self) -> bool {
+        self.len() > self.capacity
+    }
+
     /// Whether the cache holds nothing.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

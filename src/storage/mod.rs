@@ -83,6 +83,9 @@ pub struct Shared {
     pub producers: Arc<Limit>,
 }
 
+/// The files that one answer may hold while there are enough.
+const FILES_MAX: usize = 64;
+
 impl Shared {
     /// Storage that keeps at most `descriptors_max` clean files open and `producers_max` producer states
     /// (`producer.state.max`).
@@ -90,6 +93,14 @@ impl Shared {
         Shared {
             descriptors: Descriptors::new(descriptors_max),
             producers: Arc::new(Limit::new(producers_max)),
+        }
+    }
+
+    /// How many files one answer may hold open until it is sent: the writer, too, needs some.
+    pub fn files_max(&self) -> usize {
+        match self.descriptors.is_crowded() {
+            true => 1,
+            false => FILES_MAX,
         }
     }
 }

@@ -17,9 +17,6 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-/// The files that one answer may take from a log.
-pub const SLICES_MAX: usize = 64;
-
 /// A log at one moment.
 #[derive(Clone)]
 pub struct View {
@@ -126,7 +123,7 @@ impl View {
     }
 
     /// The spans of segment files that hold the batches from the one with `offset` (after a gap, from the next) up to
-    /// `end`, the high watermark or the last stable offset; at most `bytes_max` bytes, and [`SLICES_MAX`] spans.
+    /// `end`, the high watermark or the last stable offset; at most `bytes_max` bytes, and [`Shared::files_max`] spans.
     ///
     /// `whole_first_batch`: the first batch is given whole, however large (KIP-74); without it a batch that does not
     /// fit gives nothing. Empty when `offset` is at or beyond `end`. `hint` is the consumer's own, `Default` at first.
@@ -208,7 +205,12 @@ impl View {
             at += 1;
             (from, edge_min) = (0, 1);
             file = match self.extent(at) {
-                Some(next) if to == limit && at <= last && rest > 0 && files.len() < SLICES_MAX => {
+                Some(next)
+                    if to == limit
+                        && at <= last
+                        && rest > 0
+                        && files.len() < shared.files_max() =>
+                {
                     next.segment.log(shared)?
                 }
                 _ => break,

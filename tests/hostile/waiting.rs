@@ -1,9 +1,10 @@
 //! Connections that take their time: slow writers, idle ones, and floods of them.
 
 use crate::common::Broker;
-use crate::common::client::{Client, FETCH, batch, fetch, produce};
+use crate::common::client::{Client, FETCH, PRODUCE, batch, fetch, fetch_partition, produce};
 use crate::start;
 use ottla::api::metadata::MetadataRequest;
+use ottla::api::produce::ProduceResponse;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,9 +48,8 @@ fn speaking(broker: &Broker, count: usize) -> Vec<Client> {
     (0..count).map(speak).collect()
 }
 
-/// Each takes two descriptors, and the storage has its share: a flood must not keep the log from its files.
-#[test]
-fn connections_are_held_to_the_limit_of_open_files() {
+/// A broker that may have 256 files open: 64 are reserved, half of the rest is the storage's.
+fn start_narrow() -> (tempfile::TempDir, Broker) {
     let data = tempfile::tempdir().unwrap();
     let broker = Broker::start_with(data.path(), &[], |command| {
         let mut shell = Command::new("sh");
@@ -58,7 +58,14 @@ fn connections_are_held_to_the_limit_of_open_files() {
         shell.stdin(Stdio::null()).stderr(Stdio::piped());
         *command = shell;
     });
-    // 64 are reserved, half of the rest is the storage's, and each connection takes two.
+    (data, broker)
+}
+
+/// Each takes two descriptors, and the storage has its share: a flood must not keep the log from its files.
+#[test]
+fn connections_are_held_to_the_limit_of_open_files() {
+    let (_data, broker) = start_narrow();
+    // Each connection takes two of the other half.
     let mut flood = speaking(&broker, 48);
     let mut bystander = flood.remove(0);
     let refused: Vec<_> = (0..250).map(|_| Client::connect(&broker.address)).collect();
@@ -147,4 +154,63 @@ fn a_client_that_never_reads_its_answers_disturbs_nobody() {
     (0..2000).for_each(|_| deaf.send_bytes(&frame));
     (0..3).for_each(|_| bystander.check());
     assert!(broker.status("VmHWM:") < 100 << 10);
+}
+
+/// What a fetch found is not kept while it waits for more: its files are the storage's.
+#[test]
+fn waiting_fetches_hold_no_files() {
+    // Larger requests may not wait for so long.
+    const EACH: i32 = 25;
+    let (_data, broker) = start_narrow();
+    let mut bystander = Client::connect(&broker.address);
+    bystander.create_with("t", 10 * EACH, &[]);
+    let mut request = produce("t", -1, &batch(&["x"]));
+    for index in 0..10 * EACH {
+        request.topic_data[0].partition_data[0].index = index;
+        let answer: ProduceResponse = bystander.call(PRODUCE, &request);
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    }
+    let mut waiting: Vec<_> = (0..10).map(|_| Client::connect(&broker.address)).collect();
+    for (first, client) in (0..).step_by(EACH as usize).zip(&mut waiting) {
+        let mut request = fetch("t", 0, 600_000, 1 << 20);
+        let partitions = (first..first + EACH).map(|index| fetch_partition(index, 0));
+        request.topics[0].partitions = partitions.collect();
+        client.send(FETCH, &request);
+        assert!(client.is_silent());
+    }
+    bystander.create("u", &[]);
+    for offset in 0..100 {
+        assert_eq!(bystander.store("u", &batch(&["x"])), offset);
+    }
+    assert_eq!(bystander.values("u").len(), 100);
+    assert!(waiting.iter_mut().all(Client::is_silent));
+}
+
+/// Answers that are not read hold their files open: one each, where the storage has no others left.
+#[test]
+fn unread_answers_leave_files_to_others() {
+    const EACH: i32 = 60;
+    let (_data, broker) = start_narrow();
+    let mut bystander = Client::connect(&broker.address);
+    bystander.create_with("t", 5 * EACH, &[]);
+    let mut request = produce("t", -1, &batch(&[&"x".repeat(100_000)]));
+    for index in 0..5 * EACH {
+        request.topic_data[0].partition_data[0].index = index;
+        let answer: ProduceResponse = bystander.call(PRODUCE, &request);
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
+    }
+    let mut unread: Vec<_> = (0..25).map(|_| Client::connect(&broker.address)).collect();
+    for (n, client) in (0..).zip(&mut unread) {
+        let mut request = fetch("t", 0, 0, 1);
+        let first = n % 5 * EACH;
+        let partitions = (first..first + EACH).map(|index| fetch_partition(index, 0));
+        request.topics[0].partitions = partitions.collect();
+        client.send(FETCH, &request);
+        let _ = client.stream().peek(&mut [0]);
+    }
+    bystander.create("u", &[]);
+    for offset in 0..100 {
+        assert_eq!(bystander.store("u", &batch(&["x"])), offset);
+    }
+    assert_eq!(bystander.values("u").len(), 100);
 }
