@@ -146,8 +146,9 @@ fn answer(
         _ => snapshot,
     };
     let is_gone = |found: &TimestampOffset| {
-        let log_start = |partition: &Arc<Partition>| partition.snapshot().view.log_start;
-        found.offset >= 0 && partition.is_some_and(|p| found.offset < log_start(p))
+        let log_start = partition.map_or(0, |partition| partition.snapshot().view.log_start);
+        // Only what another view may find elsewhere is looked for again.
+        log_start > snapshot.view.log_start && (0..log_start).contains(&found.offset)
     };
     match find(call, &snapshot.view, asked.timestamp, isolation_level) {
         // The log start rose meanwhile.

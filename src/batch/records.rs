@@ -374,17 +374,18 @@ pub fn first_at_or_after(
     Ok(found)
 }
 
-/// The largest timestamp of a stored batch's records, and the first record that has it. `None` if no record has a
-/// timestamp. The header's own max timestamp cannot be trusted: Sarama leaves it unset.
+/// The largest timestamp of a stored batch's records at and behind an offset, and the first record that has it. `None`
+/// if no record has a timestamp. The header's own max timestamp cannot be trusted: Sarama leaves it unset.
 pub fn max_timestamp(
     header: &Header,
     body: &[u8],
     decoders: &Decoders,
+    offset: i64,
 ) -> Result<Option<Place>, Failure> {
     let mut max: Option<Place> = None;
     for_each(header, body, decoders, |record| {
         let place = place(header, record);
-        if place.timestamp > max.map_or(NO_TIMESTAMP, |m| m.timestamp) {
+        if place.offset >= offset && place.timestamp > max.map_or(NO_TIMESTAMP, |m| m.timestamp) {
             max = Some(place);
         }
         true
@@ -431,8 +432,9 @@ mod tests {
             assert_eq!(find(0, 11), place(101, 30));
             assert_eq!(find(102, 11), place(102, 30));
             assert_eq!(find(0, 31), None);
-            let max = max_timestamp(&header, body, &decoders()).unwrap();
-            assert_eq!(max, place(101, 30));
+            let max = |offset| max_timestamp(&header, body, &decoders(), offset).unwrap();
+            assert_eq!(max(0), place(101, 30));
+            assert_eq!(max(102), place(102, 30));
         }
     }
 
@@ -441,7 +443,7 @@ mod tests {
         for bytes in stored(LOG_APPEND_TIME) {
             let header = check_stored(&bytes).unwrap();
             let body = &bytes[HEADER_BYTES..];
-            let max = max_timestamp(&header, body, &decoders()).unwrap();
+            let max = max_timestamp(&header, body, &decoders(), 0).unwrap();
             assert_eq!(max, place(100, 30));
         }
     }

@@ -477,6 +477,6 @@ pub fn largest_timestamp(
         return Ok(header.max_timestamp);
     }
     let body = times::body(file, position, header)?;
-    let max = records::max_timestamp(header, &body, decoders);
+    let max = records::max_timestamp(header, &body, decoders, header.base_offset);
     Ok(max.ok().flatten().map_or(-1, |max| max.timestamp))
 }

@@ -81,7 +81,7 @@ impl View {
         let mut best = (-1, -1);
         for at in self.extent_of(self.log_start)..=self.closed.len() {
             if let Some(extent) = self.extent(at) {
-                let (timestamp, offset) = self.max_of_extent(extent, shared)?;
+                let (timestamp, offset) = self.max_of_extent(at, extent, shared, decoders)?;
                 if timestamp > best.0 {
                     best = (timestamp, offset);
                 }
@@ -90,48 +90,74 @@ impl View {
         if best.0 < 0 {
             return Ok(None);
         }
-        let Some(place) = self.locate(shared, best.1, Hint::default())? else {
-            return Ok(None);
-        };
-        let Place {
-            position,
-            header,
-            file,
-            ..
-        } = place;
+        match self.locate(shared, best.1, Hint::default())? {
+            Some(place) => self.max_of_batch(&place, decoders),
+            None => Ok(None),
+        }
+    }
+
+    /// The first record of a batch, at or behind the log start, with the largest timestamp of those.
+    fn max_of_batch(
+        &self,
+        place: &Place,
+        decoders: &Decoders,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let header = &place.header;
         let _memory = decoders.admit_batch(header.body_bytes()).map_err(corrupt)?;
-        let body = body(&file, position, &header)?;
-        let max = records::max_timestamp(&header, &body, decoders).map_err(corrupt)?;
-        Ok(max.map(|max| TimestampOffset {
+        let body = body(&place.file, place.position, header)?;
+        let max = records::max_timestamp(header, &body, decoders, self.log_start);
+        Ok(max.map_err(corrupt)?.map(|max| TimestampOffset {
             timestamp: max.timestamp,
             offset: max.offset,
             leader_epoch: header.partition_leader_epoch,
         }))
     }
 
-    /// The largest timestamp of an extent's visible part, and an offset in the first batch that has it.
-    fn max_of_extent(&self, extent: &Extent, shared: &Shared) -> Result<(i64, i64), ReadError> {
-        let offset = extent.max_timestamp_offset;
-        if offset < self.log_start && extent.end_offset > self.log_start && extent.bytes > 0 {
-            return self.max_after_start(extent, shared);
-        }
-        Ok(if offset < self.high_watermark {
-            (extent.max_timestamp, offset)
+    /// The largest timestamp of the visible part of extent `at`, and an offset in the first batch that has it.
+    fn max_of_extent(
+        &self,
+        at: usize,
+        extent: &Extent,
+        shared: &Shared,
+        decoders: &Decoders,
+    ) -> Result<(i64, i64), ReadError> {
+        let known = if extent.max_timestamp_offset < self.high_watermark {
+            (extent.max_timestamp, extent.max_timestamp_offset)
         } else if self.high.segment == extent.segment.serial() {
             (self.high.max_timestamp, self.high.max_timestamp_offset)
         } else {
             (-1, -1)
-        })
+        };
+        let is_begun = extent.base_offset() < self.log_start && self.log_start < extent.end_offset;
+        if known.0 < 0 || extent.bytes == 0 || !is_begun {
+            return Ok(known);
+        }
+        // The log start may lie behind the batch that the extent knows of, or within it.
+        match self.locate(shared, self.log_start, Hint::default())? {
+            Some(first) if first.at == at && known.1 <= first.header.last_offset() => {
+                self.max_after_start(extent, &first, decoders)
+            }
+            Some(first) if first.at == at => Ok(known),
+            _ => Ok((-1, -1)),
+        }
     }
 
-    /// The same where DeleteRecords passed the batch that the extent knows of.
-    fn max_after_start(&self, extent: &Extent, shared: &Shared) -> Result<(i64, i64), ReadError> {
-        let file = extent.segment.log(shared)?;
-        let from = extent.floor(shared, &file, self.log_start)?;
-        let mut best = (-1, -1);
-        extent.walk(&file, from, |h| {
-            let visible =
-                h.last_offset() >= self.log_start && h.last_offset() < self.high_watermark;
+    /// The same where DeleteRecords passed the batch that the extent knows of, or some of it; `first` is the batch that
+    /// holds the log start.
+    fn max_after_start(
+        &self,
+        extent: &Extent,
+        first: &Place,
+        decoders: &Decoders,
+    ) -> Result<(i64, i64), ReadError> {
+        let (mut best, mut from) = ((-1, -1), first.position);
+        if first.header.base_offset < self.log_start {
+            let max = self.max_of_batch(first, decoders)?;
+            best = max.map_or(best, |max| (max.timestamp, max.offset));
+            from += first.header.total_bytes() as u32;
+        }
+        extent.walk(&first.file, from, |h| {
+            let visible = h.last_offset() < self.high_watermark;
             // A base that is a delete horizon is no record's time.
             let base = match h.delete_horizon_ms() {
                 None => h.base_timestamp,

@@ -154,6 +154,7 @@ proptest! {
         segment_bytes in 200u32..2000,
         interval in 0u32..500,
         timestamp in 0i64..110,
+        start_share in 0.0f64..1.0,
         sealed: bool,
     ) {
         let mut rig = Rig::small(segment_bytes);
@@ -173,14 +174,17 @@ proptest! {
             log = rig.reopen().0;
         }
         let all: Vec<i64> = batches.concat();
+        let start = (all.len() as f64 * start_share * 2.0) as usize % all.len();
+        log.raise_start(start as i64).unwrap();
         let view = log.view();
         let at = |offset: usize| TimestampOffset { timestamp: all[offset], offset: offset as i64, leader_epoch: 0 };
-        let expected = all.iter().position(|&t| t >= timestamp).map(at);
+        let kept = &all[start..];
+        let expected = kept.iter().position(|&t| t >= timestamp).map(|n| at(start + n));
         let end = view.high_watermark;
         let found = view.offset_for_timestamp(&rig.shared, &rig.decoders, timestamp, end).unwrap();
         prop_assert_eq!(found, expected);
-        let max = all.iter().max().unwrap();
-        let expected = all.iter().position(|t| t == max).map(at);
+        let max = kept.iter().max().unwrap();
+        let expected = kept.iter().position(|t| t == max).map(|n| at(start + n));
         prop_assert_eq!(view.max_timestamp(&rig.shared, &rig.decoders).unwrap(), expected);
     }
 }

@@ -274,3 +274,26 @@ fn deleted_segments_are_not_counted() {
         assert!(Instant::now() < deadline);
     }
 }
+
+/// The largest timestamp is that of a record that is still there, also where the log start lies within a batch.
+#[test]
+fn the_largest_timestamp_is_behind_the_log_start() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let mut builder = Builder::new(LONG_AGO_MS);
+    for delta in [0, 1, 9, 3, 4, 5, 2, 5, 1, 0] {
+        builder.add(None, Some(b"x"), &[], LONG_AGO_MS + delta);
+    }
+    client.store("t", &builder.build());
+    for (log_start, offset, delta) in [(2, 2, 9), (3, 5, 5), (6, 7, 5), (9, 9, 0)] {
+        assert_eq!(delete(&mut client, "t", log_start), (0, log_start));
+        let found = client.offset("t", -3);
+        assert_eq!(
+            (found.offset, found.timestamp),
+            (offset, LONG_AGO_MS + delta)
+        );
+    }
+    delete(&mut client, "t", 10);
+    let found = client.offset("t", -3);
+    assert_eq!((found.offset, found.timestamp), (-1, -1));
+}

@@ -103,7 +103,7 @@ fn accepted(checked: &Checked, sent: &[u8], rules: &Rules, decoders: &Decoders) 
     walked.expect("what was accepted can be walked");
     assert_eq!(count, header.records_count);
     assert!(!(keyless && rules.keys_required));
-    let max = max_timestamp(&header, &checked.body, decoders).expect("likewise");
+    let max = max_timestamp(&header, &checked.body, decoders, 0).expect("likewise");
     match max {
         Some(place) => assert_eq!(place.timestamp, checked.max_timestamp),
         None => assert_eq!(checked.max_timestamp, batch::NO_TIMESTAMP),
