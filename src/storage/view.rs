@@ -53,6 +53,8 @@ pub(super) struct Mark {
 pub struct Hint {
     pub(super) segment: u64,
     pub(super) position: u32,
+    /// Whether a batch ends there. What lies within one is a producer's, and may look like a batch.
+    pub(super) is_edge: bool,
 }
 
 /// Why a view could not answer.
@@ -180,12 +182,15 @@ impl View {
                 true => last_position,
                 false => extent.bytes,
             };
-            let mut to = limit;
+            let (mut to, mut is_edge) = (limit, true);
             if limit - from > rest {
                 // Ended on a batch's edge where the index gives one; else cut, as Kafka does: clients drop the piece.
                 to = match extent.boundary(shared, edge_min, from + rest)? {
                     Some(edge) => edge,
-                    None if files.is_empty() => from + rest,
+                    None if files.is_empty() => {
+                        is_edge = false;
+                        from + rest
+                    }
                     None => break,
                 };
             }
@@ -198,6 +203,7 @@ impl View {
                 *hint = Hint {
                     segment: extent.segment.serial(),
                     position: to,
+                    is_edge,
                 };
             }
             end = (at, to);
@@ -327,7 +333,8 @@ impl View {
 
 /// The hint's position, if the batch there holds `offset`.
 fn hinted(extent: &Extent, file: &File, offset: i64, hint: Hint) -> io::Result<Option<u32>> {
-    if hint.segment != extent.segment.serial() || hint.position >= extent.bytes {
+    let is_here = hint.is_edge && hint.segment == extent.segment.serial();
+    if !is_here || hint.position >= extent.bytes {
         return Ok(None);
     }
     let header = header_at(file, hint.position, extent.bytes)?;

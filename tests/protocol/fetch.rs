@@ -1,9 +1,11 @@
 //! Fetch: which bytes an answer holds.
 
 use crate::common::Broker;
-use crate::common::client::{Client, FETCH, batch, batches, bytes, fetch, fetch_partition, values};
+use crate::common::client::{Client, FETCH, LONG_AGO_MS, batch, batches, bytes};
+use crate::common::client::{fetch, fetch_partition, records, values};
 use crate::start;
 use ottla::api::fetch::{FetchRequest, FetchResponse, PartitionData};
+use ottla::batch::builder::Builder;
 use ottla::error::ErrorCode;
 use ottla::wire::Uuid;
 
@@ -263,4 +265,24 @@ fn an_answer_holds_a_limited_number_of_files() {
     let partitions = answer.responses[0].partitions.iter();
     let full = partitions.filter(|p| !bytes(&p.records).is_empty());
     assert_eq!(full.count(), 64);
+}
+
+/// An answer that ends within a batch leaves its connection a hint: what lies there is a record's, whatever it looks like.
+#[test]
+fn a_batch_within_a_record_is_never_taken_for_one() {
+    let (_data, _broker, mut client) = start(&[]);
+    client.create("t", &[]);
+    let forged = records(&["forged", "forged"]).place(1, 0).build();
+    let mut builder = Builder::new(LONG_AGO_MS);
+    builder.add(None, Some(&forged), &[], LONG_AGO_MS);
+    let (small, around) = (batch(&["a"]), builder.build());
+    client.store("t", &small);
+    client.store("t", &around);
+    client.store("t", &batch(&["b"]));
+    let within = around.windows(forged.len()).position(|w| w == forged);
+    let mut request = fetch("t", 0, 0, 0);
+    request.max_bytes = (small.len() + within.unwrap()) as i32;
+    client.send(FETCH, &request);
+    assert_eq!(offsets(&client.fetched()), [0]);
+    assert_eq!(offsets(&client.fetch("t", 1)), [1, 2]);
 }
