@@ -32,7 +32,9 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use super::records::{ConsumerGroupRegularExpressionValue, Record};
+use super::records::{
+    ConsumerGroupMemberMetadataValue, ConsumerGroupRegularExpressionValue, Record,
+};
 use super::{Ask, Effects, Env, Event, Told};
 use crate::api::consumer_group_describe as describe;
 use crate::error::ErrorCode;
@@ -128,6 +130,7 @@ impl ConsumerGroup {
     /// After the last record: every session begins now, and every wait for partitions to be given up. How long a
     /// group without members was empty is not recorded, so that begins now too: no offset goes before its time.
     pub fn loaded(&mut self, env: &Env<'_>) {
+        self.mend(env);
         self.empty_since_ms = self.members.is_empty().then_some(env.time_ms);
         let session_timeout_ms = env.config.group(&self.id).consumer_session_timeout_ms;
         for seat in self.members.values_mut() {
@@ -136,6 +139,28 @@ impl ConsumerGroup {
                 let timeout_ms = seat.member.about.rebalance_timeout_ms;
                 seat.revoke_ms = Some(env.now_ms + i64::from(timeout_ms));
             }
+        }
+    }
+
+    /// Makes good what a gap in the log took. A member of which nobody knows what it reads is none, and joins again.
+    /// Epochs do not fall; and where the newest target is not whole, the next heartbeat makes another.
+    fn mend(&mut self, env: &Env<'_>) {
+        self.members
+            .retain(|_, seat| seat.member.about != ConsumerGroupMemberMetadataValue::default());
+        for seat in self.members.values() {
+            if let Some(pattern) = member::pattern(&seat.member.about) {
+                // The next heartbeat looks it up.
+                self.patterns.entry(pattern.into()).or_default();
+            }
+        }
+        let epochs = self.members.values().map(|seat| seat.member.epoch);
+        let seen = epochs.fold(self.target_epoch, i32::max);
+        let is_behind = self.epoch < seen;
+        let is_settled = self.epoch == self.target_epoch && self.hash == self.topics_hash(env);
+        if is_behind || is_settled && !self.is_whole(env) {
+            log::error!("group {}: some of its records are lost", self.id);
+            self.epoch = self.epoch.max(seen);
+            self.hash = 0;
         }
     }
 

@@ -1,7 +1,7 @@
 //! The group's epoch and the target that is made of it.
 
 use super::ConsumerGroup;
-use super::member::{listed, pattern};
+use super::member::{listed, pairs, pattern};
 use super::patterns::Found;
 use crate::group::Env;
 use crate::group::assignors::{Counts, Subscriber, assign};
@@ -80,6 +80,20 @@ impl ConsumerGroup {
             assignment_epoch: self.target_epoch,
         };
         records.push(Record::TargetEpoch(self.id.to_string(), Some(value)));
+    }
+
+    /// Whether the target gives each partition of what members read to one of them.
+    pub(super) fn is_whole(&self, env: &Env<'_>) -> bool {
+        let wanted = self.wanted_topics().into_iter().filter_map(|name| {
+            let topic = env.catalog.topics.get(name)?;
+            Some((0..topic.leader_epochs.len() as i32).map(|index| (topic.id, index)))
+        });
+        let wanted: BTreeSet<(Uuid, i32)> = wanted.flatten().collect();
+        let members = self.members.values();
+        let given: Vec<_> = members
+            .flat_map(|seat| pairs(&seat.member.target))
+            .collect();
+        given.len() == wanted.len() && given.into_iter().collect::<BTreeSet<_>>() == wanted
     }
 
     /// Takes in what the patterns were found to stand for; says whether that is other topics for one of them.

@@ -1,6 +1,7 @@
 //! Kafka's behavior, case by case; `property.rs` and `mixed.rs` have what must hold of all cases.
 
 mod checks;
+mod gaps;
 mod migration;
 mod patterns;
 
