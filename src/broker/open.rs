@@ -314,7 +314,7 @@ fn load_groups(rooms: &Rooms, state: &State, catalog: &Catalog, clock: &Clock) -
                     }
                 }
                 Entry::Marker(header, marker) => {
-                    groups.end_transaction(header.producer_id, index, marker.commit);
+                    groups.end_transaction(header.producer_id, index, marker.commit, &env);
                 }
                 Entry::Control(_) => {}
             }

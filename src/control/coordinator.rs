@@ -16,6 +16,7 @@ use crate::error::ErrorCode;
 use crate::group::records::Record;
 use crate::group::{self, Asker, Effect, Env, Groups, Transaction, partition_of};
 use crate::storage::Partition;
+use crate::txn::Mark;
 use crate::wire::Uuid;
 use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, Refusal};
 use std::collections::BTreeSet;
@@ -89,8 +90,12 @@ impl Coordinator {
     }
 
     /// A transaction's marker in a partition of the log is synced.
-    pub fn end_transaction(&mut self, producer_id: i64, partition: i32, commit: bool) {
-        self.groups.end_transaction(producer_id, partition, commit);
+    pub fn end_transaction(&mut self, mark: &Mark, changes: &Changes) {
+        let env = env(&self.clock, changes.config(), changes.state());
+        let (producer_id, partition) = (mark.producer_id, mark.partition.1);
+        self.groups
+            .end_transaction(producer_id, partition, mark.commit, &env);
+        self.perform();
     }
 
     /// Topics were deleted, or made anew, and what is committed for them goes too.

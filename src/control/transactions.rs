@@ -89,7 +89,7 @@ impl TransactionCoordinator {
             && &*mark.partition.0 == OFFSETS_TOPIC
             && result.is_ok()
         {
-            groups.end_transaction(mark.producer_id, mark.partition.1, mark.commit);
+            groups.end_transaction(mark, changes);
         }
         let result = result.map(drop).map_err(|refusal| refusal.code);
         let env = env(&self.clock, changes.config());

@@ -3,7 +3,7 @@
 //! Invariant: whatever a client asks for, a commit's records are made only after their size was found to be one that
 //! may be appended.
 
-use super::groups::{Change, Groups, Writing, bytes_max};
+use super::groups::{Change, Groups, Job, Writing, bytes_max};
 use super::records::{OffsetCommitValue, Record};
 use super::refusals::refused_commit;
 use super::{Asker, Env, Response, Transaction};
@@ -98,13 +98,22 @@ impl<W: Clone> Groups<W> {
 
     /// A transaction's marker in a partition of the log is synced: the offsets that it has there take effect, or
     /// vanish.
-    pub fn end_transaction(&mut self, producer_id: i64, partition: i32, commit: bool) {
+    pub fn end_transaction(
+        &mut self,
+        producer_id: i64,
+        partition: i32,
+        commit: bool,
+        env: &Env<'_>,
+    ) {
         let groups = self.transactions.remove(&(producer_id, partition));
         for id in groups.unwrap_or_default() {
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.offsets.end_transaction(&id, producer_id, commit);
                 slot.is_weighed = false;
-                self.settle(&id);
+                match slot.is_lost {
+                    true => self.push(id, Job::Restate, env),
+                    false => self.settle(&id),
+                }
             }
         }
     }

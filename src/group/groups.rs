@@ -100,6 +100,8 @@ pub(super) enum Change<W> {
     Purge {
         group: bool,
     },
+    /// What is committed stays as it is.
+    Restate,
 }
 
 /// One group.
@@ -118,6 +120,8 @@ pub(super) struct Slot<W> {
     bytes: usize,
     /// Whether that is still so.
     pub is_weighed: bool,
+    /// Whether the log has lost records of its offsets that are not recorded once more yet.
+    pub is_lost: bool,
 }
 
 impl<W: Clone> Slot<W> {
@@ -132,6 +136,7 @@ impl<W: Clone> Slot<W> {
             not_before_ms: i64::MIN,
             bytes: 0,
             is_weighed: false,
+            is_lost: false,
         }
     }
 
@@ -326,7 +331,7 @@ impl<W: Clone> Groups<W> {
                 match change {
                     Change::Step(next) => slot.group = *next,
                     Change::Purge { group: true } => slot.group = Group::new(&writing.group, env),
-                    Change::Purge { group: false } => {}
+                    Change::Purge { group: false } | Change::Restate => {}
                     Change::Commit(of) => transaction = of.map(|of| (of.producer_id, of.partition)),
                 }
                 self.apply(&writing.group, &writing.records, recorded_at, transaction);
@@ -339,7 +344,8 @@ impl<W: Clone> Groups<W> {
                     self.answer(waiter, Response::Commit(with_code(told, code)));
                 }
             }
-            (Err(code), _) => {
+            (Err(code), change) => {
+                slot.is_lost |= matches!(change, Change::Restate);
                 static UNRECORDED: Seldom = Seldom::new();
                 let group = &writing.group;
                 UNRECORDED.warn(format_args!("group {group}: not recorded: {code:?}"));

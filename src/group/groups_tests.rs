@@ -124,7 +124,7 @@ impl Scene {
         }
         self.log.push(Logged::Marker(producer_id, commit));
         self.end += 1;
-        self.with(|groups, _| groups.end_transaction(producer_id, PARTITION, commit));
+        self.with(|groups, env| groups.end_transaction(producer_id, PARTITION, commit, env));
     }
 
     fn pass(&mut self, ms: i64) {
@@ -195,7 +195,7 @@ impl Scene {
                     let transaction = producer_id.map(|id| (id, PARTITION));
                     groups.replay(*record, at, transaction, env);
                 }
-                Logged::Marker(id, commit) => groups.end_transaction(id, PARTITION, commit),
+                Logged::Marker(id, commit) => groups.end_transaction(id, PARTITION, commit, env),
             });
         }
         again.with(|groups, env| groups.loaded(env));

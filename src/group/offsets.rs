@@ -128,6 +128,11 @@ impl Offsets {
         }
     }
 
+    /// Whether a transaction has one pending.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Whether there is one for the partition, committed or pending.
     pub fn has(&self, topic: &str, index: i32) -> bool {
         self.topics

@@ -64,7 +64,8 @@ impl<W: Clone> Groups<W> {
         let refusal = refused_delete(ErrorCode::CoordinatorNotAvailable);
         let answer = Response::DeleteOffsets(response);
         let refusal = Response::DeleteOffsets(refusal);
-        self.purge(id, records, false, Some((waiter, answer, refusal)));
+        let change = Change::Purge { group: false };
+        self.purge(id, records, change, Some((waiter, answer, refusal)));
     }
 
     pub(super) fn delete(&mut self, id: &Arc<str>, waiter: W) {
@@ -82,13 +83,18 @@ impl<W: Clone> Groups<W> {
         records.extend(slot.group.tombstones());
         let answer = Response::Deleted(ErrorCode::None);
         let refusal = Response::Deleted(ErrorCode::CoordinatorNotAvailable);
-        self.purge(id, records, true, Some((waiter, answer, refusal)));
+        let change = Change::Purge { group: true };
+        self.purge(id, records, change, Some((waiter, answer, refusal)));
     }
 
     pub(super) fn expire(&mut self, id: &Arc<str>, env: &Env<'_>) {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
+        if slot.is_lost {
+            // It was refused, on a full disk.
+            return self.restate(id);
+        }
         let Some(empty_since_ms) = slot.group.offsets_expire_since() else {
             return;
         };
@@ -113,7 +119,7 @@ impl<W: Clone> Groups<W> {
         if is_over {
             records.extend(group.tombstones());
         }
-        self.purge(id, records, is_over, None);
+        self.purge(id, records, Change::Purge { group: is_over }, None);
     }
 
     /// Offsets of topics that were deleted, or made anew, are forgotten: a topic of the same name begins anew.
@@ -136,7 +142,7 @@ impl<W: Clone> Groups<W> {
             let records = slot
                 .offsets
                 .tombstones(id, |topic, _, _| topics.contains(topic));
-            self.purge(id, records, false, None);
+            self.purge(id, records, Change::Purge { group: false }, None);
         }
     }
 
@@ -151,23 +157,24 @@ impl<W: Clone> Groups<W> {
 
     pub(super) fn restate(&mut self, id: &Arc<str>) {
         if let Some(slot) = self.slots.get_mut(id) {
+            // One that is pending is recorded when its transaction has ended.
+            slot.is_lost = slot.offsets.is_pending();
             let records = slot.offsets.records(id);
-            self.purge(id, records, false, None);
+            self.purge(id, records, Change::Restate, None);
         }
     }
 
-    /// Commits `records` with no commit beside them, and takes the group away if `group`; `answer` is whom to answer, what, and what
-    /// if they are refused.
+    /// Commits `records` with no commit beside them; `answer` is whom to answer, what, and what if they are refused.
     fn purge(
         &mut self,
         id: &Arc<str>,
         records: Vec<Record>,
-        group: bool,
+        change: Change<W>,
         answer: Option<(W, Response, Response)>,
     ) {
         let mut writing = Writing {
             group: id.clone(),
-            change: Change::Purge { group },
+            change,
             records: records.clone(),
             answers: Vec::new(),
             refusal: None,

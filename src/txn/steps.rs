@@ -248,7 +248,7 @@ impl<W: Clone> Transactions<W> {
                     None => self.starve(id, job),
                 }
             }
-            (Job::Restate, None) => self.write(id, Some(known), None, job),
+            (Job::Restate, _) => self.write(id, Some(known), None, job),
             (Job::Expire, _) if known.has_expired(env) => self.write(id, None, None, job),
             _ => {}
         }

@@ -1,5 +1,7 @@
 //! The registry of transactions, step by step: both flows, fencing, waiting, refusals, restarts, memory and age.
 
+mod gaps;
+
 use super::testing::Scene;
 use super::*;
 use crate::error::ErrorCode::{
@@ -498,23 +500,4 @@ fn an_operators_marker_is_written_whatever_is_known() {
     let codes = vec![ErrorCode::None, UnknownTopicOrPartition];
     assert_eq!(scene.answers[&waiter], Response::Marked(codes));
     assert_eq!(scene.marked(), [(9, 4, false)]);
-}
-
-/// Rot may take an id's newest records: nobody begins again at an epoch that a log has seen.
-#[test]
-fn an_id_whose_newest_records_are_lost_goes_on_above_the_logs() {
-    let mut scene = Scene::new();
-    let (id, epoch) = scene.init(None).unwrap();
-    scene.enlist((id, epoch), true).unwrap();
-    let in_log = epoch + 4;
-    let open = vec![(("t".into(), 0), id, in_log)];
-    scene.restart_with(open, &[(id, in_log), (id + 1, 9)].into());
-    scene.settle();
-    assert_eq!(
-        scene.marked(),
-        [(id, in_log, false)],
-        "it is not the one that is known"
-    );
-    assert_eq!(scene.state(), State::Empty);
-    assert_eq!(scene.init(None), Ok((id, in_log + 1)));
 }

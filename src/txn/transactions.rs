@@ -114,8 +114,8 @@ pub struct Transactions<W> {
     pub(super) spare_id: Option<i64>,
     /// Until when parked requests wait, and for which id.
     pub(super) parked: BTreeSet<(i64, Arc<str>)>,
-    /// Ids whose end is to be completed once more after a refusal, and when.
-    retries: VecDeque<(i64, Arc<str>)>,
+    /// Steps of the broker's own that are to be tried once more after a refusal, of which id, and when.
+    retries: VecDeque<(i64, Arc<str>, Job<W>)>,
     next_abort_ms: i64,
     next_expiry_ms: i64,
     /// While the log is read: how each producer's last transaction in it ended, and at which epoch that was.
@@ -307,6 +307,7 @@ impl<W: Clone> Transactions<W> {
         match result {
             Ok(()) => {
                 slot.transaction = writing.next.map(|next| *next);
+                let is_new = !matches!(writing.job, Job::Restate);
                 match writing.answer {
                     Some((waiter, response)) => self.answer(waiter, response),
                     None if matches!(writing.job, Job::Ask(..)) => {
@@ -314,7 +315,9 @@ impl<W: Clone> Transactions<W> {
                     }
                     None => {}
                 }
-                self.entered(&id);
+                if is_new {
+                    self.entered(&id);
+                }
             }
             Err(code) => {
                 static UNRECORDED: Seldom = Seldom::new();
@@ -322,10 +325,13 @@ impl<W: Clone> Transactions<W> {
                     "transactional id {id}: not recorded: {code:?}"
                 ));
                 slot.not_before_ms = env.now_ms + RETRY_MS;
-                if let Job::Complete = writing.job {
-                    self.retries.push_back((slot.not_before_ms, id.clone()));
+                match writing.job {
+                    job @ (Job::Complete | Job::Restate) => {
+                        let retry = (slot.not_before_ms, id.clone(), job);
+                        self.retries.push_back(retry);
+                    }
+                    job => self.refuse(job, ErrorCode::CoordinatorNotAvailable),
                 }
-                self.refuse(writing.job, ErrorCode::CoordinatorNotAvailable);
             }
         }
         self.run(&id, env);
@@ -339,11 +345,11 @@ impl<W: Clone> Transactions<W> {
         {
             self.give_up(&id, env.now_ms);
         }
-        while let Some((at, _)) = self.retries.front()
+        while let Some((at, ..)) = self.retries.front()
             && *at <= env.now_ms
-            && let Some((_, id)) = self.retries.pop_front()
+            && let Some((_, id, job)) = self.retries.pop_front()
         {
-            self.push(id, Job::Complete, env);
+            self.push(id, job, env);
         }
         if self.marks.retry_ms().is_some_and(|at| at <= env.now_ms) {
             for (mark, owner) in self.marks.take_refused() {
@@ -371,7 +377,7 @@ impl<W: Clone> Transactions<W> {
     /// When [`Transactions::tick`] has something to do next (CLOCK_BOOTTIME ms).
     pub fn next_due_ms(&self) -> i64 {
         let parked = self.parked.first().map_or(i64::MAX, |(at, _)| *at);
-        let retries = self.retries.front().map_or(i64::MAX, |(at, _)| *at);
+        let retries = self.retries.front().map_or(i64::MAX, |(at, ..)| *at);
         let retry = self.marks.retry_ms().unwrap_or(i64::MAX);
         let sweeps = match self.slots.is_empty() {
             true => i64::MAX,
@@ -406,8 +412,8 @@ impl<W: Clone> Transactions<W> {
         self.run(&id, env);
     }
 
-    /// The log has lost records of these ids: what is known is recorded once more. An end that is under way is
-    /// recorded anyway once it is complete.
+    /// The log has lost records of these ids: what is known is recorded once more; also an end that is under way, whose
+    /// markers may take long.
     pub fn restate(&mut self, concerned: impl Fn(&str) -> bool, env: &Env<'_>) {
         let ids = self.slots.keys().filter(|id| concerned(id)).cloned();
         for id in ids.collect::<Vec<_>>() {

@@ -90,8 +90,8 @@ fn a_commit_behind_a_pending_offset_outlives_it() {
 fn a_marker_ends_what_is_in_its_own_partition() {
     let mut scene = Scene::new();
     settled(&mut scene, commit_by(7, "g", "t", 0, 2));
-    scene.with(|groups, _| groups.end_transaction(7, PARTITION + 1, true));
-    scene.with(|groups, _| groups.end_transaction(8, PARTITION, true));
+    scene.with(|groups, env| groups.end_transaction(7, PARTITION + 1, true, env));
+    scene.with(|groups, env| groups.end_transaction(8, PARTITION, true, env));
     assert_eq!(unstable(&mut scene, "g"), [("t".into(), 0)]);
     scene.end(7, true);
     assert_eq!(scene.offsets("g"), [("t".into(), 0, 2)]);
@@ -214,4 +214,41 @@ fn pending_offsets_take_memory_too() {
     assert_eq!(code(&scene, again), 0);
     scene.end(7, false);
     assert_eq!(scene.groups.bytes, 0);
+}
+
+/// Rot in the log takes what is committed and what is pending beside it: memory knows both, and a start shall too.
+#[test]
+fn what_was_pending_at_a_gap_is_recorded_once_its_transaction_ends() {
+    for commit_it in [true, false] {
+        let mut scene = Scene::new();
+        settled(&mut scene, commit("g", "t", 0, 1));
+        settled(&mut scene, commit("g", "u", 1, 4));
+        settled(&mut scene, commit_by(7, "g", "t", 0, 2));
+        scene.log.clear();
+        scene.with(|groups, env| groups.restate_offsets(|_| true, env));
+        scene.end(7, commit_it);
+        while !scene.under_way.is_empty() {
+            scene.settle(Ok(()));
+        }
+        let offset = if commit_it { 2 } else { 1 };
+        let expected = [("t".into(), 0, offset), ("u".into(), 1, 4)];
+        assert_eq!(scene.offsets("g"), expected);
+        assert_eq!(scene.reloaded().offsets("g"), expected);
+        assert!(!scene.groups.slots["g"].is_lost);
+    }
+}
+
+/// A full disk refuses that record too.
+#[test]
+fn what_a_gap_took_is_recorded_when_the_disk_has_room_again() {
+    let mut scene = Scene::new();
+    settled(&mut scene, commit("g", "t", 0, 1));
+    scene.log.clear();
+    scene.with(|groups, env| groups.restate_offsets(|_| true, env));
+    scene.settle(Err(ErrorCode::KafkaStorageError));
+    scene.pass(scene.config.offsets_retention_check_interval_ms);
+    scene.settle(Ok(()));
+    assert_eq!(scene.reloaded().offsets("g"), [("t".into(), 0, 1)]);
+    scene.pass(scene.config.offsets_retention_check_interval_ms);
+    assert!(scene.under_way.is_empty(), "once is enough");
 }
