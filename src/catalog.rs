@@ -52,6 +52,8 @@ pub struct TopicState {
     pub overrides: Overrides,
     /// The leader epoch of each partition.
     pub leader_epochs: Vec<i32>,
+    /// Whether records are lost that may have set more of it.
+    pub has_lost_settings: bool,
 }
 
 /// What all records read so far add up to.
@@ -167,11 +169,25 @@ impl State {
             .topics
             .iter_mut()
             .filter(|(name, _)| !is_internal(name));
-        for (name, topic) in topics {
-            log::warn!(
-                "{name}: settings may be lost; it is kept until retention.ms and retention.bytes are set anew"
-            );
+        for (_, topic) in topics {
+            topic.has_lost_settings = true;
             topic.overrides.extend(kept_for_ever());
+        }
+    }
+
+    /// Says which topics are kept for ever since their settings may be lost, now that all records are read.
+    pub fn tell_what_is_kept(&self) {
+        let lost = self.topics.iter().filter(|(_, t)| t.has_lost_settings);
+        let kept = kept_for_ever();
+        for (name, topic) in lost {
+            if kept
+                .iter()
+                .any(|(key, value)| topic.overrides.get(key) == Some(value))
+            {
+                log::warn!(
+                    "{name}: settings may be lost; it is kept until retention.ms and retention.bytes are set anew"
+                );
+            }
         }
     }
 

@@ -9,18 +9,19 @@ mod coordinator;
 mod making;
 mod plan;
 mod quotas;
+mod records;
 mod rooms;
 mod settings;
 mod transactions;
 mod unmade;
 
-pub use changes::batch_of;
 pub use checkpoints::Checkpoints;
 pub use plan::{
     Fault, MorePartitions, NewTopic, Plan, Planned, TopicRef, check_replicas, partition_record,
     topic_records,
 };
 pub use quotas::QuotaChange;
+pub use records::batch_of;
 pub use rooms::{MADE_TOGETHER, Rooms, Wanted, log_settings, partition_dir, unlink_in_background};
 pub use settings::{NewSetting, NewSettings, SettingsPlan};
 
@@ -459,7 +460,7 @@ impl Control {
             Event::GapFound(partition) => {
                 self.coordinator.gap_found(&partition, &self.changes);
                 self.transactions.gap_found(&partition, &self.changes);
-                self.changes.raise_epoch(partition);
+                self.changes.gap_found(partition);
             }
             Event::Stop => {
                 self.stopping = true;

@@ -127,6 +127,7 @@ fn replay(dir: &Path, view: &View, shared: &Shared) -> Result<State> {
         record.map_or(Ok(()), |value| apply(&mut state, value))
     })?;
     state.lose_records(view.high_watermark - next);
+    state.tell_what_is_kept();
     Ok(state)
 }
 

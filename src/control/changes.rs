@@ -12,22 +12,21 @@
 use super::making::{End, Making};
 use super::plan::{self, Plan, Planned};
 use super::quotas;
+use super::records::{all_of, batch_of, producer_ids};
 use super::settings::{self, SettingsPlan};
 use super::unmade::Unmade;
 use super::{
     Answer, Begin, Checkpoints, Internal, Mailbox, PlannedStarts, Reply, Request, Rooms, Token,
     answer,
 };
-use crate::batch::builder::Builder;
-use crate::batch::check::Checked;
 use crate::catalog::{METADATA_TOPIC, PRODUCER_IDS_PER_BLOCK, Published, State, Topic};
-use crate::clock::{Clock, wall_clock_ms};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{ErrorCode, Result};
 use crate::quota::Quotas;
 use crate::storage::Partition;
 use crate::wire::Uuid;
-use crate::wire::metadata_records::{MetadataRecord, ProducerIdsRecord};
+use crate::wire::metadata_records::MetadataRecord;
 use crate::writer::{Acks, Append, Appended, Completion, Job, Queue, RecoveryPoints, Refusal};
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -43,6 +42,7 @@ enum Change {
     Configure(SettingsPlan, Reply),
     ProducerIds(MetadataRecord, Option<Reply>),
     Epochs(Vec<(Arc<Partition>, MetadataRecord)>),
+    Restate,
 }
 
 /// The catalog's changes: the one in hand, and those that wait for it.
@@ -61,6 +61,8 @@ pub struct Changes {
     waiting: VecDeque<(Request, Reply)>,
     /// The partitions whose leader epoch is to rise.
     gaps: Vec<Arc<Partition>>,
+    /// Whether the catalog's own log has lost records that are not recorded once more yet.
+    is_lost: bool,
     renewed: BTreeSet<String>,
     unmade: Unmade,
 }
@@ -87,6 +89,7 @@ impl Changes {
             busy: None,
             waiting: VecDeque::new(),
             gaps: Vec::new(),
+            is_lost: false,
             renewed: BTreeSet::new(),
             unmade: Unmade::default(),
         }
@@ -159,6 +162,7 @@ impl Changes {
     /// again in a minute.
     pub fn save(&mut self, points: &RecoveryPoints) {
         warn(self.checkpoints.update(points));
+        self.go_on();
     }
 
     /// Makes log starts durable; only then they rise, what they passed goes, and DeleteRecords is answered (P9).
@@ -189,10 +193,19 @@ impl Changes {
         self.checkpoints
     }
 
-    /// The leader epoch of a partition rises, since records of it are lost.
-    pub fn raise_epoch(&mut self, partition: Arc<Partition>) {
-        self.gaps.push(partition);
+    /// Records of a partition are lost: its leader epoch rises, and the catalog's own are recorded once more.
+    pub fn gap_found(&mut self, partition: Arc<Partition>) {
+        match Arc::ptr_eq(&partition, &self.metadata) {
+            true => self.is_lost = true,
+            false => self.gaps.push(partition),
+        }
         self.go_on();
+    }
+
+    fn restate(&mut self) {
+        self.is_lost = false;
+        self.commit(&all_of(&self.state, self.config.node_id));
+        self.busy = Some(Change::Restate);
     }
 
     fn raise_epochs(&mut self) {
@@ -215,6 +228,9 @@ impl Changes {
     fn go_on(&mut self) {
         if self.busy.is_none() && !self.gaps.is_empty() {
             self.raise_epochs();
+        }
+        if self.busy.is_none() && self.is_lost {
+            self.restate();
         }
         while self.busy.is_none()
             && let Some((request, reply)) = self.waiting.pop_front()
@@ -287,11 +303,8 @@ impl Changes {
     }
 
     fn reserve(&mut self, reply: Option<Reply>) {
-        let record = MetadataRecord::ProducerIds(ProducerIdsRecord {
-            broker_id: self.config.node_id,
-            broker_epoch: 0,
-            next_producer_id: self.state.next_producer_id + PRODUCER_IDS_PER_BLOCK,
-        });
+        let next = self.state.next_producer_id + PRODUCER_IDS_PER_BLOCK;
+        let record = producer_ids(self.config.node_id, next);
         self.commit(std::slice::from_ref(&record));
         self.busy = Some(Change::ProducerIds(record, reply));
     }
@@ -328,8 +341,12 @@ impl Changes {
             return;
         };
         if let Err(refusal) = result {
+            let is_lost = matches!(change, Change::Restate);
             fail(change, refusal.code);
-            return self.go_on();
+            self.go_on();
+            // The next change tries again, or the next save of recovery points.
+            self.is_lost |= is_lost;
+            return;
         }
         match change {
             Change::Make(plan, end) => {
@@ -350,6 +367,7 @@ impl Changes {
                     self.writer.submit([Job::RaiseEpoch { partition, epoch }]);
                 }
             }
+            Change::Restate => log::info!("the catalog is recorded once more"),
             Change::ProducerIds(record, reply) => {
                 let first = self.state.next_producer_id;
                 self.state.apply(&record);
@@ -471,6 +489,7 @@ fn fail(change: Change, code: ErrorCode) {
         }
         // It rises at the next gap; nobody is misled till then, since the log still ends where it did.
         Change::Epochs(_) => log::warn!("leader epochs are not raised: {}", code.name()),
+        Change::Restate => log::warn!("the catalog is not recorded once more: {}", code.name()),
         Change::Making(_) | Change::Dropping(..) => {}
     }
 }
@@ -492,14 +511,4 @@ fn warn(result: Result<()>) {
     if let Err(error) = result {
         log::warn!("{error}");
     }
-}
-
-/// Records as one batch of the catalog's log.
-pub fn batch_of(records: &[MetadataRecord]) -> Checked {
-    let now_ms = wall_clock_ms();
-    let mut batch = Builder::new(now_ms);
-    for record in records {
-        batch.add(None, Some(&record.encode()), &[], now_ms);
-    }
-    Checked::own(batch.build())
 }

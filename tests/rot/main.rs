@@ -11,8 +11,10 @@ mod scene;
 use common::Broker;
 use common::keyed::{self, Change};
 use common::producer::{Client, batch, batches};
+use common::requests;
 use common::transactional::{self, Producer};
 use flips::Figures;
+use ottla::api::describe_configs::DescribeConfigsResponse;
 use ottla::api::find_coordinator::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -238,6 +240,48 @@ fn a_gap_in_a_log_of_the_brokers_own_is_filled_while_it_runs() {
         assert!(Instant::now() < deadline, "not committed");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whatever rots in the catalog's own log while the broker runs is recorded once more: settings, and what is gone.
+#[test]
+fn a_gap_in_the_catalog_is_filled_while_it_runs() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["log.scrub.interval.ms=300"];
+    let broker = Broker::start(data.path(), &settings);
+    let mut client = Client::connect(&broker.address).unwrap();
+    for topic in ["gone", "plain"] {
+        client.create(topic, 3, &[]);
+    }
+    let compacted = [("cleanup.policy", "compact"), ("retention.ms", "77777")];
+    client.create("compacted", 2, &compacted);
+    assert_eq!(client.delete("gone").unwrap(), 0);
+    let highest = client.producer_id().unwrap();
+    let known = |client: &mut Client| {
+        let ids = ["gone", "plain", "compacted"].map(|topic| client.topic_id(topic).unwrap());
+        let request = requests::describe_configs(2, &["plain", "compacted"]);
+        let told: DescribeConfigsResponse = client.call(4, &request).unwrap();
+        (ids, told)
+    };
+    let before = known(&mut client);
+    assert_eq!(before.0[0], None);
+    let path = data
+        .path()
+        .join("__cluster_metadata-0/00000000000000000000.log");
+    let mut end = 0;
+    for (at, batch) in batches(&fs::read(&path).unwrap()).into_iter().enumerate() {
+        end += batch.bytes.len() as u64;
+        // All but what tells of the topic that is gone.
+        if at >= 2 {
+            flip(&path, end - 2);
+        }
+    }
+    broker.expect_log("the catalog is recorded once more");
+    broker.kill();
+    let broker = Broker::start(data.path(), &[]);
+    let mut client = Client::connect(&broker.address).unwrap();
+    assert_eq!(known(&mut client), before);
+    assert!(client.producer_id().unwrap() > highest);
+    assert!(!broker.log().contains("settings may be lost"));
 }
 
 fn await_offset(client: &mut Client, wanted: i64) {
