@@ -380,6 +380,17 @@ impl<W: Clone> Group<W> {
         }
     }
 
+    /// The record by which a start knows what kind of group it is, and since when it is empty; `None` if it has none, or
+    /// is between two of them.
+    pub fn record(&self) -> Option<Record> {
+        match self {
+            _ if self.is_vacant() => None,
+            Group::Classic(group) if !matches!(group.state_name(), "Empty" | "Stable") => None,
+            Group::Classic(group) => Some(group.record()),
+            Group::Consumer(group) => Some(group.record()),
+        }
+    }
+
     /// The records that take it away, its offsets apart.
     pub fn tombstones(&self) -> Vec<Record> {
         match self {

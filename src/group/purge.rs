@@ -146,8 +146,8 @@ impl<W: Clone> Groups<W> {
         }
     }
 
-    /// The log has lost records of these groups: what is committed is recorded once more. Membership is not: members
-    /// that a later start does not know join again by themselves.
+    /// The log has lost records of these groups: what is committed is recorded once more, and what kind of group it
+    /// is. Membership is not, but with that: members that a later start does not know join again by themselves.
     pub fn restate_offsets(&mut self, concerned: impl Fn(&str) -> bool, env: &Env<'_>) {
         let ids = self.slots.keys().filter(|id| concerned(id)).cloned();
         for id in ids.collect::<Vec<_>>() {
@@ -159,7 +159,8 @@ impl<W: Clone> Groups<W> {
         if let Some(slot) = self.slots.get_mut(id) {
             // One that is pending is recorded when its transaction has ended.
             slot.is_lost = slot.offsets.is_pending();
-            let records = slot.offsets.records(id);
+            let mut records = slot.offsets.records(id);
+            records.extend(slot.group.record());
             self.purge(id, records, Change::Restate, None);
         }
     }

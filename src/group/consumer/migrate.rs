@@ -17,8 +17,8 @@ use crate::group::classic::{self, ClassicGroup};
 use crate::group::protocol::{self, ConsumerProtocolAssignment, ConsumerProtocolSubscription};
 use crate::group::records::{
     ClassicMemberMetadata, ClassicProtocol, ConsumerGroupMemberMetadataValue,
-    ConsumerGroupMetadataValue, ConsumerGroupTargetAssignmentMemberValue,
-    ConsumerGroupTargetAssignmentMetadataValue, MemberMetadata, Record,
+    ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataValue,
+    MemberMetadata, Record,
 };
 use crate::group::{Ask, Asker, Effects, Env, Event, Told};
 use crate::wire::Malformed;
@@ -161,10 +161,6 @@ impl ConsumerGroup {
                 .iter()
                 .map(|(id, seat)| (id.to_string(), &seat.member))
         };
-        let epoch = ConsumerGroupMetadataValue {
-            epoch: self.epoch,
-            metadata_hash: self.hash,
-        };
         let target_epoch = ConsumerGroupTargetAssignmentMetadataValue {
             assignment_epoch: self.target_epoch,
         };
@@ -172,7 +168,7 @@ impl ConsumerGroup {
             topic_partitions: listed(&member.target),
         };
         records.extend(members().map(|(id, m)| Record::Member(group(), id, Some(m.about.clone()))));
-        records.push(Record::ConsumerGroup(group(), Some(epoch)));
+        records.push(self.record());
         records.extend(members().map(|(id, m)| Record::TargetMember(group(), id, Some(target(m)))));
         records.push(Record::TargetEpoch(group(), Some(target_epoch)));
         records.extend(members().map(|(id, m)| Record::Current(group(), id, Some(m.current()))));

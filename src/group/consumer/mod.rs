@@ -33,7 +33,8 @@ mod target;
 mod tests;
 
 use super::records::{
-    ConsumerGroupMemberMetadataValue, ConsumerGroupRegularExpressionValue, Record,
+    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataValue,
+    ConsumerGroupRegularExpressionValue, Record,
 };
 use super::{Ask, Effects, Env, Event, Told};
 use crate::api::consumer_group_describe as describe;
@@ -288,6 +289,15 @@ impl ConsumerGroup {
     /// Whether it is as a group that never was; it may have offsets all the same.
     pub fn is_vacant(&self) -> bool {
         self.epoch == 0 && self.members.is_empty()
+    }
+
+    /// The record of its epoch.
+    pub fn record(&self) -> Record {
+        let value = ConsumerGroupMetadataValue {
+            epoch: self.epoch,
+            metadata_hash: self.hash,
+        };
+        Record::ConsumerGroup(self.id.to_string(), Some(value))
     }
 
     /// The records that take the group back, in Kafka's order.

@@ -6,9 +6,8 @@ use super::patterns::Found;
 use crate::group::Env;
 use crate::group::assignors::{Counts, Subscriber, assign};
 use crate::group::records::{
-    ConsumerGroupMemberMetadataValue, ConsumerGroupMetadataValue,
-    ConsumerGroupRegularExpressionValue, ConsumerGroupTargetAssignmentMemberValue,
-    ConsumerGroupTargetAssignmentMetadataValue, Record,
+    ConsumerGroupMemberMetadataValue, ConsumerGroupRegularExpressionValue,
+    ConsumerGroupTargetAssignmentMemberValue, ConsumerGroupTargetAssignmentMetadataValue, Record,
 };
 use crate::wire::Uuid;
 use std::collections::{BTreeSet, HashMap};
@@ -25,11 +24,7 @@ impl ConsumerGroup {
         if must || hash != self.hash {
             self.epoch += 1;
             self.hash = hash;
-            let value = ConsumerGroupMetadataValue {
-                epoch: self.epoch,
-                metadata_hash: hash,
-            };
-            records.push(Record::ConsumerGroup(self.id.to_string(), Some(value)));
+            records.push(self.record());
         }
     }
 

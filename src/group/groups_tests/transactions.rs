@@ -252,3 +252,29 @@ fn what_a_gap_took_is_recorded_when_the_disk_has_room_again() {
     scene.pass(scene.config.offsets_retention_check_interval_ms);
     assert!(scene.under_way.is_empty(), "once is enough");
 }
+
+/// Else the age of its offsets would count from their commits, which may be long ago.
+#[test]
+fn since_when_a_group_is_empty_outlives_a_gap() {
+    let mut scene = Scene::new();
+    settled(&mut scene, commit("g", "t", 0, 1));
+    scene.pass(6 * WEEK / 7);
+    scene.ask(join("g", 10_000));
+    for _ in 0..4 {
+        scene.pass(5 * MINUTE);
+        while !scene.under_way.is_empty() {
+            scene.settle(Ok(()));
+        }
+    }
+    assert_eq!(scene.groups.slots["g"].group.state_name(), "Empty");
+    scene.log.clear();
+    scene.with(|groups, env| groups.restate_offsets(|_| true, env));
+    scene.settle(Ok(()));
+    let mut again = scene.reloaded();
+    again.pass(2 * WEEK / 7);
+    assert!(again.under_way.is_empty(), "nothing is forgotten yet");
+    assert_eq!(again.offsets("g"), [("t".into(), 0, 1)]);
+    again.pass(6 * WEEK / 7);
+    again.settle(Ok(()));
+    assert!(again.offsets("g").is_empty());
+}
