@@ -95,7 +95,8 @@ impl World {
                 };
                 self.settle_one(result);
             }
-            93..98 => {
+            93 => self.scene.with(|known, env| known.restate(|_| true, env)),
+            94..98 => {
                 let ms = [1, 500, 5_000, 30_000][self.rng.random_range(0..4)];
                 self.scene.pass(ms);
             }

@@ -36,7 +36,8 @@ fn memory_is_what_the_log_says() {
                 scene.with(|groups, env| groups.forget_topics(gone, env));
             }
             50..52 => scene.pass(rng.random_range(0..2 * WEEK)),
-            52..57 => scene.end(producer, rng.random()),
+            52..56 => scene.end(producer, rng.random()),
+            56 => scene.with(|groups, env| groups.restate_offsets(|_| true, env)),
             _ if scene.under_way.is_empty() => {}
             57..60 => scene.settle(Err(ErrorCode::KafkaStorageError)),
             _ => scene.settle(Ok(())),
