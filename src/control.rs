@@ -21,7 +21,7 @@ pub use plan::{
     topic_records,
 };
 pub use quotas::QuotaChange;
-pub use records::batch_of;
+pub use records::{batch_of, feature_levels};
 pub use rooms::{MADE_TOGETHER, Rooms, Wanted, log_settings, partition_dir, unlink_in_background};
 pub use settings::{NewSetting, NewSettings, SettingsPlan};
 

@@ -7,7 +7,6 @@ use super::catch_up::{InLogs, catch_up, sum_up};
 use super::directories::look_around;
 use super::metadata::Metadata;
 use super::replay::{Entry, for_each_entry, load_transactions, outcome_in};
-use crate::api::api_versions::{FEATURES, Feature};
 use crate::catalog::{
     Catalog, OFFSETS_TOPIC, RESOURCE_BROKER, State, TRANSACTIONS_TOPIC, Topic, is_internal,
 };
@@ -15,7 +14,7 @@ use crate::clock::Clock;
 use crate::compress::Decoders;
 use crate::config::{MIN_INSYNC_REPLICAS, TopicConfig};
 use crate::control::{
-    Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, log_settings, partition_dir,
+    Checkpoints, MADE_TOGETHER, Reply, Rooms, Wanted, feature_levels, log_settings, partition_dir,
 };
 use crate::error::{Context, Error, Result};
 use crate::group::records::Record;
@@ -25,7 +24,7 @@ use crate::storage::{Log, Partition, Report, Snapshot, Start, Status, View};
 use crate::sync;
 use crate::txn::Transactions;
 use crate::wire::Uuid;
-use crate::wire::metadata_records::{ConfigRecord, FeatureLevelRecord, MetadataRecord};
+use crate::wire::metadata_records::{ConfigRecord, MetadataRecord};
 use crate::writer::{FlushPolicy, Job, TURN_BYTES_PER_PARTITION_MAX};
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -131,19 +130,13 @@ pub fn open(rooms: &Rooms, decoders: &Decoders) -> Result<Opened> {
 
 /// What a new catalog begins with.
 fn first_records() -> Vec<MetadataRecord> {
-    let level = |feature: Feature| {
-        MetadataRecord::FeatureLevel(FeatureLevelRecord {
-            name: feature.name.into(),
-            feature_level: feature.level,
-        })
-    };
     let min_isr = MetadataRecord::Config(ConfigRecord {
         resource_type: RESOURCE_BROKER,
         resource_name: String::new(),
         name: MIN_INSYNC_REPLICAS.into(),
         value: Some("1".into()),
     });
-    FEATURES.map(level).into_iter().chain([min_isr]).collect()
+    feature_levels().chain([min_isr]).collect()
 }
 
 /// Puts what was set while earlier brokers ran over what this one was started with.

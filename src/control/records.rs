@@ -2,12 +2,13 @@
 
 use super::plan::{NewTopic, partition_record, topic_records};
 use super::quotas::{QuotaChange, alter_quotas};
+use crate::api::api_versions::{FEATURES, Feature};
 use crate::batch::builder::Builder;
 use crate::batch::check::Checked;
 use crate::catalog::State;
 use crate::clock::wall_clock_ms;
 use crate::wire::metadata_records::{
-    ConfigRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord,
+    ConfigRecord, FeatureLevelRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord,
 };
 
 /// Records as one batch of the catalog's log.
@@ -18,6 +19,17 @@ pub fn batch_of(records: &[MetadataRecord]) -> Checked {
         batch.add(None, Some(&record.encode()), &[], now_ms);
     }
     Checked::own(batch.build())
+}
+
+/// The features of a catalog, which say that it is none of a new directory.
+pub fn feature_levels() -> impl Iterator<Item = MetadataRecord> {
+    let level = |feature: Feature| {
+        MetadataRecord::FeatureLevel(FeatureLevelRecord {
+            name: feature.name.into(),
+            feature_level: feature.level,
+        })
+    };
+    FEATURES.into_iter().map(level)
 }
 
 /// The block of producer ids that ends before `next`.
@@ -34,7 +46,8 @@ pub fn producer_ids(node_id: i32, next: i64) -> MetadataRecord {
 /// those the record of that alone can tell.
 pub fn all_of(state: &State, node_id: i32) -> Vec<MetadataRecord> {
     let removal = |id: &_| MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id: *id });
-    let mut records: Vec<MetadataRecord> = state.removed.iter().map(removal).collect();
+    let removals = state.removed.iter().map(removal);
+    let mut records: Vec<MetadataRecord> = feature_levels().chain(removals).collect();
     for (name, topic) in &state.topics {
         let new = NewTopic {
             name: name.clone(),
@@ -127,6 +140,10 @@ mod tests {
                 (&known.settings, &known.quotas)
             );
             assert_eq!(state.removed, known.removed);
+            assert!(
+                state.formatted,
+                "else the next start sets what a new one has"
+            );
             assert!(state.next_producer_id >= known.next_producer_id);
             lost.pop();
         }
