@@ -7,8 +7,9 @@
 //! stop   accept, connections (what is pending is answered), cleaner, control, writer (syncs and closes every log),
 //!        checkpoints, and last the clean-shutdown marker
 //! ```
-//! Invariants: nothing is served before every log is recovered, and every group and transaction loaded; the clean-shutdown marker
-//! is written only if every step before it succeeded. May lose data: L8 (a false clean-shutdown marker).
+//! Invariants: nothing is served before every log is recovered, and every group and transaction loaded; the
+//! clean-shutdown marker is written only if every step before it succeeded. May lose data: L8 (a false clean-shutdown
+//! marker).
 
 mod catch_up;
 mod directories;

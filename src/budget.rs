@@ -4,9 +4,9 @@
 //! Owns: one count of bytes in use. Invariants: bytes in use never exceed the capacity, but for what the holder
 //! of the one token takes beyond it; a charge gives back exactly what it took, when dropped; when no other charge can
 //! shrink, one waiter gets the token and goes on alone; what is unfinished leaves a quarter to what is whole, and
-//! nobody is woken in vain by who comes and goes there. A waiter waits as long as the holders of what it waits for do, so
-//! who holds a charge must not wait for what may never come: a frame's is given back before its request waits, or
-//! is given up when it stops coming ([`crate::server::input`]).
+//! nobody is woken in vain by who comes and goes there. A waiter waits as long as the holders of what it waits for do,
+//! so who holds a charge must not wait for what may never come: a frame's is given back before its request waits, or is
+//! given up when it stops coming ([`crate::server::input`]).
 
 use crate::lock::{Mutex, Rank};
 use std::sync::{Arc, Condvar};

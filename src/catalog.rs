@@ -157,8 +157,8 @@ impl State {
         }
     }
 
-    /// So many records are lost here, and any may have said how long a topic that was there is to be kept: none grows too
-    /// old until someone says so again. The producer ids that they may have reserved are skipped.
+    /// So many records are lost here, and any may have said how long a topic that was there is to be kept: none grows
+    /// too old until someone says so again. The producer ids that they may have reserved are skipped.
     pub fn lose_records(&mut self, count: i64) {
         if count <= 0 {
             return;

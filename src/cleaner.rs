@@ -3,8 +3,7 @@
 //! Owns: nothing that others see. It reads published views and broker time, decides, and asks the writer, which alone
 //! changes a log and refuses what its log no longer fits (promise P4). It tells nobody the outcome: the next look
 //! shows it. Invariants: but for compaction and the scrub it looks at memory alone, so an idle broker's disk sleeps on;
-//! it sleeps between looks
-//! until the writer rings; it ends before the writer closes.
+//! it sleeps between looks until the writer rings; it ends before the writer closes.
 
 mod choice;
 mod compaction;

@@ -14,7 +14,8 @@ use crate::sys;
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The file that it is saved in, in the data directory: the format's version, 1, ms since 1970, and a line with the CRC of that.
+/// The file that it is saved in, in the data directory: the format's version, 1, ms since 1970, and a line with the CRC
+/// of that.
 pub const BROKER_TIME: &str = "broker-time-checkpoint";
 
 /// The broker time (ms) that the file says, if it is whole.

@@ -1,7 +1,7 @@
 //! Lines of the log that a full disk, a flood of connections or a client in a loop could ask for without end.
 //!
-//! Invariant: of the lines that go through one [`Seldom`], at most one in [`INTERVAL`] is logged at its own level, and it
-//! says how many were not since the one before it; these are logged at level debug.
+//! Invariant: of the lines that go through one [`Seldom`], at most one in [`INTERVAL`] is logged at its own level, and
+//! it says how many were not since the one before it; these are logged at level debug.
 
 use crate::lock::{Mutex, Rank};
 use std::fmt;

@@ -135,8 +135,8 @@ pub fn end_process(error: &io::Error) -> ! {
     std::process::exit(EXIT_SYNC_FAILED);
 }
 
-/// Makes a directory's entries durable. An error says that it could not be opened; a failed sync is final, since whoever
-/// syncs it next, for an entry of his own, would hear that all is well.
+/// Makes a directory's entries durable. An error says that it could not be opened; a failed sync is final, since
+/// whoever syncs it next, for an entry of his own, would hear that all is well.
 pub fn sync_entries(dir: &Path) -> io::Result<()> {
     let dir = File::open(dir)?;
     dir.sync_all().unwrap_or_else(|error| end_process(&error));

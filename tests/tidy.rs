@@ -8,6 +8,8 @@ use std::path::Path;
 
 const FILE_LINES_MAX: usize = 520;
 const FUNCTION_LINES_MAX: usize = 70;
+/// Of a comment, which rustfmt leaves as it is; rows of tables may be longer.
+const COMMENT_COLUMNS_MAX: usize = 120;
 
 /// The only files that change, sync or remove what is durable, and the ways to lose data (L-numbers) each must guard.
 const DURABLE: [(&str, &str); 15] = [
@@ -202,6 +204,18 @@ fn check_rust(path: &str, text: &str) -> Vec<String> {
         .filter(|(_, length)| *length > FUNCTION_LINES_MAX)
     {
         wrong.push(format!("{path}:{line}: a function of {length} lines, at most {FUNCTION_LINES_MAX}: name its steps"));
+    }
+    let comments = lines
+        .iter()
+        .zip(1..)
+        .filter(|(line, _)| line.trim_start().starts_with("//") && !line.contains('|'));
+    for (line, number) in comments {
+        let columns = line.chars().count();
+        if columns > COMMENT_COLUMNS_MAX {
+            wrong.push(format!(
+                "{path}:{number}: a comment of {columns} columns, at most {COMMENT_COLUMNS_MAX}: break it"
+            ));
+        }
     }
     for number in 0..program_lines(path, &lines) {
         let before = if number == 0 { "" } else { lines[number - 1] };
@@ -402,10 +416,13 @@ fn every_rule_can_fail() {
         );
     }
     says("src/a.rs", &format!("{head}// a\tb\n"), "a tab");
+    let long = "a".repeat(COMMENT_COLUMNS_MAX - 2);
+    says("tests/a.rs", &format!("{head}// {long}\n"), "121 columns");
 }
 
 #[test]
 fn what_is_tidy_passes() {
+    let row = format!("//! | {} |\n", "a".repeat(COMMENT_COLUMNS_MAX));
     let fine = [
         ("src/sys.rs", "//! Head.\nunsafe fn a() {}\n"),
         (
@@ -424,6 +441,7 @@ fn what_is_tidy_passes() {
             "src/wire/a.rs",
             "//! Head.\n// cannot fail: four bytes\nlet a = b.unwrap();\nlet c = '\"'; // d\n",
         ),
+        ("src/a.rs", &row),
         ("Makefile", "a:\n\tb\n"),
     ];
     for (path, text) in fine {

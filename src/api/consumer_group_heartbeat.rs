@@ -42,7 +42,8 @@ messages! {
     }
 }
 
-/// Asks the group and waits for its answer; looks up what a pattern stands for, if the group wants to know. A broker that is told not to serve this protocol says UNSUPPORTED_VERSION.
+/// Asks the group and waits for its answer; looks up what a pattern stands for, if the group wants to know. A broker
+/// that is told not to serve this protocol says UNSUPPORTED_VERSION.
 pub fn handle(
     call: &mut Call<'_>,
     version: i16,

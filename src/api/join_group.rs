@@ -4,7 +4,8 @@
 //! - The answer comes once every member has joined, or the rebalance's time is over.
 //!
 //! # Version notes
-//! - v0-v1 have no throttle time; v1 has the rebalance timeout (KIP-62). v2: throttle time, v3: after the response (KIP-219).
+//! - v0-v1 have no throttle time; v1 has the rebalance timeout (KIP-62). v2: throttle time, v3: after the response
+//!   (KIP-219).
 //! - v4: a first join is answered MEMBER_ID_REQUIRED, with an id to join again with (KIP-394).
 //! - v5: static members (KIP-345). v6: flexible (KIP-482). v7: the protocol's type in the answer (KIP-559).
 //! - v8: a reason (KIP-800). v9: the leader may be told to keep the assignment that there is (KIP-814).

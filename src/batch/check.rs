@@ -2,8 +2,8 @@
 //!
 //! Owns: the rules of Kafka's `ProduceRequest.validateRecords`, `UnifiedLog.analyzeAndValidateRecords` and
 //! `LogValidator`, in their order and with their error codes, and three that Kafka leaves out: offset deltas that do
-//! not run 0, 1, 2, ... (Kafka rewrites such a batch, or stores it so), bytes after the batch (Kafka cuts them off), and
-//! a batch that claims to be LogAppendTime (Kafka clears the bit).
+//! not run 0, 1, 2, ... (Kafka rewrites such a batch, or stores it so), bytes after the batch (Kafka cuts them off),
+//! and a batch that claims to be LogAppendTime (Kafka clears the bit).
 //!
 //! | what | answer |
 //! |---|---|

@@ -14,8 +14,8 @@
 //!                                                   what was in the way
 //! missing            has topic                      make, empty: a crash came between record and directory
 //! ```
-//! An id that rot has garbled counts as none. What is adopted is kept, however old it grows, until someone sets how long
-//! it is to be: what was set may have been lost with its record.
+//! An id that rot has garbled counts as none. What is adopted is kept, however old it grows, until someone sets how
+//! long it is to be: what was set may have been lost with its record.
 //!
 //! Invariants: nothing is unlinked whose RemoveTopicRecord was not read, or whose name does not say so; a name that
 //! is to be unlinked is no partition's own name any more, durably, before any log is opened.

@@ -98,7 +98,8 @@ impl Metadata {
             .stage(batch_of(records), None, 0, self.clock.now().time_ms)
             .map_err(refused)?;
         self.log.write_staged()?;
-        // P6: a start that goes on without these records would sync the same bytes once more, and be told that all is well.
+        // P6: a start that goes on without these records would sync the same bytes once more, and be told that all is
+        // well.
         let synced = Syncer::default().sync_all(self.log.unsynced());
         synced.unwrap_or_else(|error| sync::end_process(&error));
         self.log.mark_synced();

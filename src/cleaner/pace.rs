@@ -38,7 +38,8 @@ pub struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    /// A pace no faster than `limit` says, that ends with the cleaner or the partition; between two pieces `meanwhile` is called.
+    /// A pace no faster than `limit` says, that ends with the cleaner or the partition; between two pieces `meanwhile`
+    /// is called.
     pub fn new(
         broker: &'a Broker,
         bell: &'a Bell,

@@ -1,8 +1,8 @@
 //! The scrub: all logs are read again from time to time, for a disk may garble what nobody reads (`log.scrub.*`).
 //!
 //! Owns: when each log was last looked at, kept in `scrub-checkpoint`, a hint in the form of Kafka's offset checkpoints
-//! with broker time (ms) in the offsets' place: so a box that is restarted daily reads each log once in the interval and
-//! no more, and begins where it was. What is damage is `storage::audit`'s to say, and what becomes of it
+//! with broker time (ms) in the offsets' place: so a box that is restarted daily reads each log once in the interval
+//! and no more, and begins where it was. What is damage is `storage::audit`'s to say, and what becomes of it
 //! `storage::mend`'s; the writer puts that in place, and rolls the active segment before.
 //!
 //! 1. One segment at a time: compaction and retention come in between. Once one log is due, all are read whose turn

@@ -93,8 +93,8 @@ impl fmt::Display for Figures {
 /// none. The catalog is always among them, for it says what the others ought to be.
 ///
 /// # Errors
-/// A broker uses the directory (`WouldBlock`), it is none of a broker's or `wanted` names what is not there (`NotFound`),
-/// or `out` takes no more.
+/// A broker uses the directory (`WouldBlock`), it is none of a broker's or `wanted` names what is not there
+/// (`NotFound`), or `out` takes no more.
 pub fn run(data: &Path, wanted: &[String], out: &mut dyn Write) -> Result<Figures> {
     let _lock = lock(data)?;
     let all = partitions(data)?;

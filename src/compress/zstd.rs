@@ -10,8 +10,9 @@
 //! Numbers are little-endian. A first pass hops over frames and blocks: it finds the window and how much output
 //! there can be at most, and refuses what is cut short. ruzstd then inflates block by block; it has its own limit of
 //! the window, which is set to what was charged, allocates no more than its ring and one block's literals and
-//! sequences, as many as the block says, which is why that is looked at first, and does not trust the content size, which is checked here at the frame's end. Its inner `assert!`s
-//! hold for any input as far as we could read and fuzz them.
+//! sequences, as many as the block says, which is why that is looked at first, and does not trust the content size,
+//! which is checked here at the frame's end. Its inner `assert!`s hold for any input as far as we could read and fuzz
+//! them.
 
 use super::{Failure, Need};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};

@@ -139,7 +139,8 @@ mod tests {
         assert_eq!(read.recovery_points, Offsets::from([(b, 40)]));
     }
 
-    /// In a topic that has its name the log start would hide what was acknowledged, and the recovery point tell of a loss.
+    /// In a topic that has its name the log start would hide what was acknowledged, and the recovery point tell of a
+    /// loss.
     #[test]
     fn a_deleted_topics_lines_do_not_come_back_from_an_older_generation() {
         let dir = tempfile::tempdir().unwrap();

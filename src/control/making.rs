@@ -148,7 +148,8 @@ impl Making {
     }
 
     /// Publishes what was made, hands it to the writer, and answers. If what all of it stands on is not `durable`, none
-    /// can be used: without a directory's entry nothing in it can be acknowledged (P1). Gives those that could not be made.
+    /// can be used: without a directory's entry nothing in it can be acknowledged (P1). Gives those that could not be
+    /// made.
     pub fn finish(
         mut self,
         durable: Result<()>,

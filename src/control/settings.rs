@@ -1,9 +1,9 @@
 //! Changes of settings: what one would write, a pure function from the catalog's state and a request to records, and
 //! how what was written is put in force.
 //!
-//! Invariants: a plan that is never committed leaves no trace; a resource is changed as a whole or not at all, and stands for itself.
-//! The order of the checks, the errors and their sentences are those of Kafka's `ConfigAdminManager`, which looks at
-//! what a broker can tell, and of its `ConfigurationControlManager`.
+//! Invariants: a plan that is never committed leaves no trace; a resource is changed as a whole or not at all, and
+//! stands for itself. The order of the checks, the errors and their sentences are those of Kafka's
+//! `ConfigAdminManager`, which looks at what a broker can tell, and of its `ConfigurationControlManager`.
 
 use super::Rooms;
 use super::plan::Fault;

@@ -6,7 +6,8 @@
 //!   +--nobody came----+  +---- join, leave, silence, time --------+------------------------------+
 //! ```
 //!
-//! Behaves as Kafka's `GroupMetadataManager` and `ClassicGroup`. There is no `Dead`: control deletes a group in one step.
+//! Behaves as Kafka's `GroupMetadataManager` and `ClassicGroup`. There is no `Dead`: control deletes a group in one
+//! step.
 //!
 //! Invariants: a generation in which anyone has an assignment was recorded with all assignments before; a member
 //! waits for one answer of a kind at most, and only a join while `Preparing`, only a sync while `Completing`;

@@ -380,8 +380,8 @@ impl<W: Clone> Group<W> {
         }
     }
 
-    /// The record by which a start knows what kind of group it is, and since when it is empty; `None` if it has none, or
-    /// is between two of them.
+    /// The record by which a start knows what kind of group it is, and since when it is empty; `None` if it has none,
+    /// or is between two of them.
     pub fn record(&self) -> Option<Record> {
         match self {
             _ if self.is_vacant() => None,

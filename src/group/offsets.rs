@@ -190,8 +190,8 @@ impl Offsets {
         .collect()
     }
 
-    /// The records of what is committed, but for partitions of which a transaction has another one pending: a record that
-    /// comes later would count for more than that.
+    /// The records of what is committed, but for partitions of which a transaction has another one pending: a record
+    /// that comes later would count for more than that.
     pub fn records(&self, group: &str) -> Vec<Record> {
         let mut records = Vec::new();
         for (topic, partitions) in &self.topics {

@@ -1,8 +1,8 @@
 //! Who is here: every open connection has a seat, counted in all and by the client's address.
 //!
 //! Owns: the counts that `max.connections` and `max.connections.per.ip` hold down, and the sockets of those that a
-//! thread serves. Invariants: a connection is counted from its accept until its [`Seat`] is dropped, which happens after
-//! its socket was closed; each step costs the same however many there are.
+//! thread serves. Invariants: a connection is counted from its accept until its [`Seat`] is dropped, which happens
+//! after its socket was closed; each step costs the same however many there are.
 
 use crate::lock::{Mutex, Rank};
 use std::collections::HashMap;

@@ -214,8 +214,8 @@ impl Extent {
     }
 }
 
-/// Gives `take` the entries, of `count`, whose markers lie at or behind `offset`, until it says that these are all; whether
-/// it did. Nothing if the file ends before.
+/// Gives `take` the entries, of `count`, whose markers lie at or behind `offset`, until it says that these are all;
+/// whether it did. Nothing if the file ends before.
 fn visit(
     file: &File,
     count: u32,
@@ -238,8 +238,9 @@ fn visit(
     Ok(Some(false))
 }
 
-/// What the index of a segment that is read anew said, from the marker at `offset` on; as [`Extent::aborted_from`] gives
-/// it to `take`. Nothing if there is none: it may be garbled, so who asks believes only what the log does not deny.
+/// What the index of a segment that is read anew said, from the marker at `offset` on; as [`Extent::aborted_from`]
+/// gives it to `take`. Nothing if there is none: it may be garbled, so who asks believes only what the log does not
+/// deny.
 pub fn recall(
     segment: &Segment,
     shared: &Shared,

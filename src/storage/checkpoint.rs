@@ -26,8 +26,8 @@
 //! The clean-shutdown marker is here too: `{"version":0,"brokerEpoch":-1}`, as Kafka writes it.
 //!
 //! The log starts are what makes room on a full disk (L4), so they need none to be written: a file of old bytes,
-//! `log-start-offset-checkpoint.spare`, is kept to write them over, and the generation before the previous one takes its
-//! place. (On a filesystem that never writes in place it does not help, and a DeleteRecords may be refused.)
+//! `log-start-offset-checkpoint.spare`, is kept to write them over, and the generation before the previous one takes
+//! its place. (On a filesystem that never writes in place it does not help, and a DeleteRecords may be refused.)
 //!
 //! In a directory that was just made there is no old state to keep: there a file is written as it is, and synced with
 //! the directory.

@@ -228,8 +228,8 @@ fn a_log_of_the_brokers_own_is_checked_after_any_stop() {
     }
 }
 
-/// P5: what its coordinator committed counts; what it did not, or nobody knows of, must not count with what its producer
-/// commits next. In the middle of a segment and at the end of one, and also at later starts.
+/// P5: what its coordinator committed counts; what it did not, or nobody knows of, must not count with what its
+/// producer commits next. In the middle of a segment and at the end of one, and also at later starts.
 #[test]
 fn a_lost_marker_is_made_up_for_when_the_next_epoch_begins() {
     for (outcome, at_end) in [
@@ -314,7 +314,8 @@ fn a_crash_within_a_repair_loses_no_marker() {
     }
 }
 
-/// Offsets beyond what four bytes count are no sign of rot: the check of each start would else write the whole log anew.
+/// Offsets beyond what four bytes count are no sign of rot: the check of each start would else write the whole log
+/// anew.
 #[test]
 fn a_log_of_the_brokers_own_may_grow_old() {
     const OLD: i64 = 3 << 30;

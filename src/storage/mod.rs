@@ -1,8 +1,8 @@
 //! The log on disk: one directory a partition, Kafka's own files in it.
 //!
 //! Reading order: [`segment`] (a file of batches, and what readers know of it), [`index`], [`log`] with
-//! `active` and `append` (the writer's hands), [`view`] and [`times`] (what readers search), [`producers`] and [`snapshot`],
-//! [`checkpoint`], [`descriptors`], [`retention`], [`trash`], [`compaction`], [`recovery`] with `reopen`,
+//! `active` and `append` (the writer's hands), [`view`] and [`times`] (what readers search), [`producers`] and
+//! [`snapshot`], [`checkpoint`], [`descriptors`], [`retention`], [`trash`], [`compaction`], [`recovery`] with `reopen`,
 //! `replay`, `pass`, `scan`, `repair` and `old_format`, and last [`audit`] and [`mend`].
 //!
 //! Invariants: only the writer thread holds a [`Log`]; readers hold immutable [`View`]s and never see a byte beyond

@@ -204,8 +204,8 @@ impl Place<'_> {
         Ok(closed)
     }
 
-    /// What a segment's index files hold; nothing if they are missing, contradict the log, or cannot be read, or made on
-    /// a full disk: they are hints (P9).
+    /// What a segment's index files hold; nothing if they are missing, contradict the log, or cannot be read, or made
+    /// on a full disk: they are hints (P9).
     fn indexes(&self, extent: &Extent, file: &File) -> Option<Indexes> {
         self.read_indexes(extent, file).unwrap_or_else(|error| {
             let path = extent.segment.path(".index");

@@ -3,7 +3,8 @@
 //!
 //! Owns: the removal of what a crash left, the cut of a torn tail (L2), and the removal of rotten bytes from within a
 //! segment. Rule: no byte that was in a `.log` is destroyed; it is saved and synced beside the segment first, but for
-//! zeros at the end, and for what was never synced where a full disk has no room for it. `set_len`, `remove_file`, `rename` and `sync_*` here: L2, L5, L9.
+//! zeros at the end, and for what was never synced where a full disk has no room for it. `set_len`, `remove_file`,
+//! `rename` and `sync_*` here: L2, L5, L9.
 
 use super::segment::{self, HINTS, Segment, header_at, offset_in_name};
 use crate::error::{Context, Error, Result};

@@ -109,8 +109,8 @@ impl Place<'_> {
         Ok(lacking)
     }
 
-    /// Makes a transaction index, for the next start believes one that is there once a recovery point passes the segment.
-    /// A full disk must not keep a broker from starting: then it stays in memory.
+    /// Makes a transaction index, for the next start believes one that is there once a recovery point passes the
+    /// segment. A full disk must not keep a broker from starting: then it stays in memory.
     pub(super) fn write_aborted(&self, extent: &mut Extent, entries: Vec<Aborted>) {
         let (segment, kind) = (&extent.segment, Kind::TransactionIndex);
         match segment.make_index(self.shared, kind, &entries) {

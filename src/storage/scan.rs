@@ -6,8 +6,8 @@
 //!    buffer (promise P6): after a failed sync the page cache may hold what the disk does not, and a second read might
 //!    see the other of the two. Writing back bytes that turn out to be bad changes nothing.
 //! 2. A batch larger than the buffer is checked piece by piece.
-//! 3. A base offset is outside the CRC. Where a batch leaves a hole before it, and the batch behind it begins before its
-//!    end, it is the one that lies: the offsets behind it are right.
+//! 3. A base offset is outside the CRC. Where a batch leaves a hole before it, and the batch behind it begins before
+//!    its end, it is the one that lies: the offsets behind it are right.
 //! 4. After a bad batch every byte may be a batch's first. A header must be plausible before its CRC is computed, and
 //!    the work on CRCs is bounded, so that crafted bytes cannot make a start take for ever.
 

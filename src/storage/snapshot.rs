@@ -40,7 +40,8 @@ pub fn path(dir: &Path, offset: i64) -> PathBuf {
     dir.join(format!("{offset:020}.snapshot"))
 }
 
-/// Writes an encoded state as that at `offset`, not yet synced; returns the file, to be synced. A torn one shows by its CRC.
+/// Writes an encoded state as that at `offset`, not yet synced; returns the file, to be synced. A torn one shows by its
+/// CRC.
 pub fn write(dir: &Path, offset: i64, encoded: &[u8]) -> Result<File> {
     let path = path(dir, offset);
     let write = || -> io::Result<File> {

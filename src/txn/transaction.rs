@@ -1,11 +1,11 @@
 //! One `transactional.id`: its producer, and the transaction that this has open or is about to end.
 //!
 //! ```text
-//! Empty, CompleteCommit, CompleteAbort -- enlist --> Ongoing -- end --> PrepareCommit, PrepareAbort -- markers --> Complete*
+//! Empty, Complete* -- enlist --> Ongoing -- end --> PrepareCommit, PrepareAbort -- markers --> Complete*
 //! any but Prepare* -- init --> Empty, with a higher epoch; an open transaction is fenced and aborted first
 //! ```
-//! Pure: each question gives a [`Verdict`], and what changes is a copy. The rules, error codes and their order are those
-//! of Kafka 4.1's `TransactionCoordinator`.
+//! Pure: each question gives a [`Verdict`], and what changes is a copy. The rules, error codes and their order are
+//! those of Kafka 4.1's `TransactionCoordinator`.
 
 use super::{Env, Mark, Producer, Response, Serial, TopicPartition};
 use crate::error::ErrorCode;

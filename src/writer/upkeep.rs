@@ -2,7 +2,8 @@
 //! of what compaction or the scrub rewrote, and the close.
 //!
 //! Invariants: a recovery point is handed over only after everything below it, and the sealed indexes and
-//! snapshots beside it, are synced; an idle writer neither writes nor wakes, but for a look at idle producers while there are any.
+//! snapshots beside it, are synced; an idle writer neither writes nor wakes, but for a look at idle producers while
+//! there are any.
 
 use super::{CHECKPOINT_INTERVAL, Held, NewStart, Writer};
 use crate::control::PlannedStarts;

@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The ceiling, and what of it is the process's own memory; the rest is for the kernel's stacks and sockets, and for the
-/// pages that these hold on to.
+/// The ceiling, and what of it is the process's own memory; the rest is for the kernel's stacks and sockets, and for
+/// the pages that these hold on to.
 const LIMIT_BYTES: u64 = 32 << 20;
 const OWN_BYTES_MAX: u64 = 22 << 20;
 /// A build without optimisations has larger stacks, and 200 of them.

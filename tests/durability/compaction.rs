@@ -101,8 +101,8 @@ fn check(image: &Path, cut: u64, written: &Written) {
     }
 }
 
-/// A start that finds a `.cleaned` file takes a `.swap` behind it for half of a split, and removes it: so no pass begins
-/// before the disk has the names that the pass before it gave.
+/// A start that finds a `.cleaned` file takes a `.swap` behind it for half of a split, and removes it: so no pass
+/// begins before the disk has the names that the pass before it gave.
 #[test]
 fn no_rewrite_is_begun_while_the_disk_may_hold_a_swap() {
     let mut rng = StdRng::seed_from_u64(common::seed("compaction, passes"));

@@ -317,8 +317,8 @@ fn groups_are_served_while_partitions_are_made() {
     assert_eq!(said.unwrap(), Ok(0));
 }
 
-/// A kill comes while a topic's files wait for their first sync. The next start finds them in the page cache, and what it
-/// shows must survive a power cut (P6).
+/// A kill comes while a topic's files wait for their first sync. The next start finds them in the page cache, and what
+/// it shows must survive a power cut (P6).
 #[test]
 fn what_a_killed_creation_left_in_the_page_cache_is_synced_by_the_next_start() {
     let mut scene = Scene::new();

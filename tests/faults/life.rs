@@ -16,7 +16,8 @@ const TOPIC_ALREADY_EXISTS: i16 = 36;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const KAFKA_STORAGE_ERROR: i16 = 56;
 /// NOT_LEADER_OR_FOLLOWER, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR,
-/// NOT_ENOUGH_REPLICAS (a transaction that cannot be verified), CONCURRENT_TRANSACTIONS, UNSTABLE_OFFSET_COMMIT: what clients take as "later, please".
+/// NOT_ENOUGH_REPLICAS (a transaction that cannot be verified), CONCURRENT_TRANSACTIONS, UNSTABLE_OFFSET_COMMIT: what
+/// clients take as "later, please".
 const LATER: [i16; 8] = [KAFKA_STORAGE_ERROR, 6, 14, 15, 16, 19, 51, 88];
 
 /// The two ways of transactions, and who takes them.

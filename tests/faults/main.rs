@@ -3,8 +3,8 @@
 //! there, errors are Kafka's, nothing panics or hangs, the process ends after a failed sync, and the next start
 //! succeeds. Beside that: a disk that is full indeed ([`full`]), and no descriptors ([`descriptors`]).
 //!
-//! A run of the tests tries some sites, chosen by a seed; `make faults` tries all. OTTLA_FAULTS says how many (a number,
-//! or `all`), OTTLA_FAULTS_ONLY of which faults (a part of their name), OTTLA_SEED which.
+//! A run of the tests tries some sites, chosen by a seed; `make faults` tries all. OTTLA_FAULTS says how many (a
+//! number, or `all`), OTTLA_FAULTS_ONLY of which faults (a part of their name), OTTLA_SEED which.
 
 #[path = "../common/mod.rs"]
 mod common;

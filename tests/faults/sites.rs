@@ -27,8 +27,8 @@ const SHORT: i32 = 0;
 
 const SYNC_FAILED: i32 = 74;
 const MARKER: &str = ".kafka_cleanshutdown";
-/// What a failed sync may cost instead of the process: what it was to make durable is not used then. A log that is being
-/// opened or made, an index that is made anew, a file that compaction wrote, small state before it is in place.
+/// What a failed sync may cost instead of the process: what it was to make durable is not used then. A log that is
+/// being opened or made, an index that is made anew, a file that compaction wrote, small state before it is in place.
 const NOT_IN_PLACE: [&str; 5] = [
     "rebuilding ",
     " is offline: ",

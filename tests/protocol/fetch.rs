@@ -267,7 +267,8 @@ fn an_answer_holds_a_limited_number_of_files() {
     assert_eq!(full.count(), 64);
 }
 
-/// An answer that ends within a batch leaves its connection a hint: what lies there is a record's, whatever it looks like.
+/// An answer that ends within a batch leaves its connection a hint: what lies there is a record's, whatever it looks
+/// like.
 #[test]
 fn a_batch_within_a_record_is_never_taken_for_one() {
     let (_data, _broker, mut client) = start(&[]);

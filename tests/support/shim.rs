@@ -147,7 +147,8 @@ impl Shim {
         Ok(())
     }
 
-    /// As [`Shim::attach_recording`] without a record, and syncs cost nothing: for faults in a process whose disk stays.
+    /// As [`Shim::attach_recording`] without a record, and syncs cost nothing: for faults in a process whose disk
+    /// stays.
     pub fn attach_faults(&self, command: &mut Command, directory: &Path) -> io::Result<()> {
         self.attach_skipping_syncs(command);
         command.env("OTTLA_SHIM_DIR", directory.canonicalize()?);

@@ -5,9 +5,9 @@
 //!
 //! How an hour is known to be over for the broker: one topic's records live for half an hour. It is the last by name,
 //! and all topics are looked at together, so once its log is empty every other has had its turn. What compaction has
-//! done is in its checkpoint. A kill takes broker time back to what was saved, and counts the age of what the next start
-//! reads anew from then on: the model looks up both. The kernel's clock, by which it stamps files, stands still as far
-//! as this week is concerned.
+//! done is in its checkpoint. A kill takes broker time back to what was saved, and counts the age of what the next
+//! start reads anew from then on: the model looks up both. The kernel's clock, by which it stamps files, stands still
+//! as far as this week is concerned.
 
 #[path = "../common/mod.rs"]
 mod common;

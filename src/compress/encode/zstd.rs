@@ -7,8 +7,8 @@
 //!                      and the bits that the code leaves open
 //! ```
 //!
-//! About as small as LZ4's result, not as zstd's own, which codes the literals too. Why our own: ruzstd's encoder panics
-//! where it cannot go on (a panic ends the broker), and may refer to a Huffman table that it never wrote, if the
+//! About as small as LZ4's result, not as zstd's own, which codes the literals too. Why our own: ruzstd's encoder
+//! panics where it cannot go on (a panic ends the broker), and may refer to a Huffman table that it never wrote, if the
 //! block that had it turned out larger than its content.
 
 use super::matches::{Match, Matcher};

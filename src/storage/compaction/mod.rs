@@ -1,4 +1,5 @@
-//! Log compaction, the part that only reads and prepares: of each key the newest record stays (`cleanup.policy=compact`).
+//! Log compaction, the part that only reads and prepares: of each key the newest record stays
+//! (`cleanup.policy=compact`).
 //!
 //! Reading order: `map` (key to newest offset, in bounded memory), `reader` (a sealed segment, batch by batch),
 //! `filter` (what stays of a batch), `output` (the prepared files). [`compact`] is one pass over a log:

@@ -1,8 +1,8 @@
 //! The log start: how it rises, and how what lies below it goes.
 //!
 //! Invariants: it never falls, and never rises above the high watermark; it rises once the new start is durable
-//! elsewhere, and what it passed goes then (DeleteRecords, L4; retention, L3), never the active one. Producer state stays as it is, as in
-//! Kafka: a producer's next batch follows its last one, whether that is still there or not.
+//! elsewhere, and what it passed goes then (DeleteRecords, L4; retention, L3), never the active one. Producer state
+//! stays as it is, as in Kafka: a producer's next batch follows its last one, whether that is still there or not.
 
 use super::Log;
 use crate::error::{ErrorCode, Result};
@@ -76,8 +76,8 @@ impl Log {
         Ok(last.end_offset.max(self.log_start))
     }
 
-    /// Goes on in a new segment if the active one is that of this serial, so that it can be mended; says whether it did.
-    /// [`Log::unsynced`] is then to be synced.
+    /// Goes on in a new segment if the active one is that of this serial, so that it can be mended; says whether it
+    /// did. [`Log::unsynced`] is then to be synced.
     ///
     /// # Errors
     /// The new one could not be made.

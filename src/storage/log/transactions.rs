@@ -20,7 +20,8 @@ impl Log {
         self.unseen.retain(|ended| ended.last_offset >= high);
     }
 
-    /// The transactions that no marker has ended: producer id, epoch and first offset, in the order in which they began.
+    /// The transactions that no marker has ended: producer id, epoch and first offset, in the order in which they
+    /// began.
     pub fn open_transactions(&self) -> Vec<(i64, i16, i64)> {
         self.producers.open().collect()
     }
@@ -30,7 +31,8 @@ impl Log {
         !self.producers.is_empty()
     }
 
-    /// Forgets the producers of which nothing came for `expiration_ms` of broker time, which is `now_ms` at this moment.
+    /// Forgets the producers of which nothing came for `expiration_ms` of broker time, which is `now_ms` at this
+    /// moment.
     pub fn expire_producers(&mut self, now_ms: i64, expiration_ms: i64) {
         let expired = self.producers.expire(now_ms, expiration_ms);
         if expired > 0 {

@@ -1,9 +1,9 @@
 //! Markers that lay in a hole: each is made up for, so that the end of a producer's next transaction does not decide on
 //! the one before it too (P5).
 //!
-//! What was aborted in a hole is told by the transaction index, which a repair leaves as it is: so a start after a crash
-//! within a repair finds the same. An index may be garbled or end early: of what it says only that is believed which
-//! the log bears out, an open transaction of that producer that begins there.
+//! What was aborted in a hole is told by the transaction index, which a repair leaves as it is: so a start after a
+//! crash within a repair finds the same. An index may be garbled or end early: of what it says only that is believed
+//! which the log bears out, an open transaction of that producer that begins there.
 
 use super::Pass;
 use crate::batch::marker::Marker;
@@ -127,8 +127,8 @@ impl Pass<'_> {
         hole.offsets.start.max(base)
     }
 
-    /// Whether the index tells of a transaction that has this batch, of segment `at`, or ends with it, and begins behind
-    /// `offset`.
+    /// Whether the index tells of a transaction that has this batch, of segment `at`, or ends with it, and begins
+    /// behind `offset`.
     fn begins_behind(&self, offset: i64, header: &Header, at: usize) -> bool {
         let is_it = |entry: Aborted| {
             let begins = offset + 1..=header.base_offset;

@@ -3,7 +3,8 @@
 //! first, sequences go on over transactions, InitProducerId raises the epoch after an error: KIP-360).
 //!
 //! What has no answer is asked again, word for word. Errors that are true:
-//! - COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, NOT_ENOUGH_REPLICAS: a broker that stops.
+//! - COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, NOT_ENOUGH_REPLICAS: a broker that
+//!   stops.
 //! - CONCURRENT_TRANSACTIONS: the end before is under way for longer than the broker waits.
 //! - OUT_OF_ORDER_SEQUENCE_NUMBER: it left a sequence out, on purpose. TRANSACTION_ABORTABLE: it left
 //!   AddPartitionsToTxn out, on purpose.
