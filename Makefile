@@ -48,7 +48,7 @@ crash: build
 certificate: export OTTLA_CRASH_REPORT := $(abspath $(TARGET))/certificate.txt
 certificate: crash
 
-# Every call of a small life of a broker to its disk fails, in each of twenty ways: an hour or two. FAULTS=1000 tries so
+# Every call of a small life of a broker to its disk fails, in each of twenty ways: half an hour. FAULTS=1000 tries so
 # many by chance. The brokers' own logs go to target/faults.log.
 faults: build
 	OTTLA_BROKER=$(abspath $(OTTLA)) OTTLA_FAULTS=$(or $(FAULTS),all) cargo test --quiet --test faults -- --nocapture 2>$(TARGET)/faults.log
