@@ -222,6 +222,10 @@ impl View {
                 _ => break,
             };
         }
+        // Where a segment ends the next one begins.
+        while end.0 < last && self.extent(end.0).is_some_and(|e| end.1 == e.bytes) {
+            end = (end.0 + 1, 0);
+        }
         let is_cut = end < (last, last_position);
         Ok(Slices { files, is_cut })
     }
