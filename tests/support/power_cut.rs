@@ -15,6 +15,13 @@
 //! syncs of the same file succeed and bring nothing back (Linux marks the pages clean). The log of changes comes from
 //! `slow_sync.c`, which describes its format.
 
+#[path = "changes.rs"]
+mod changes;
+
+#[allow(unused_imports)] // not all tests cut everywhere
+pub use changes::boundaries;
+
+use changes::Record;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -59,6 +66,8 @@ pub struct Disk {
     now: Moment,
     /// When the syncs that are under way began, by thread and node.
     syncing: HashMap<(u64, Id), Moment>,
+    /// Every path that was recorded to be made.
+    known: HashSet<String>,
 }
 
 enum Node {
@@ -87,24 +96,6 @@ struct Entry {
     to: Option<String>,
 }
 
-struct Record<'a> {
-    op: u32,
-    offset: u64,
-    path: &'a str,
-    data: &'a [u8],
-}
-
-/// The ends of all recorded changes, the places for a cut; with what each changed, if that was a name.
-pub fn boundaries(changes: &[u8]) -> Vec<(u64, Option<&str>)> {
-    let mut rest = changes;
-    let next = || {
-        let record = Record::next(&mut rest)?;
-        let name = matches!(record.op, 1 | 7..=9).then_some(record.path);
-        Some(((changes.len() - rest.len()) as u64, name))
-    };
-    std::iter::from_fn(next).collect()
-}
-
 impl Disk {
     /// Nothing is under `root`, which is absolute and without symlinks, yet.
     pub fn empty(root: PathBuf) -> Disk {
@@ -113,6 +104,7 @@ impl Disk {
             nodes: vec![Node::directory()],
             now: 0,
             syncing: HashMap::new(),
+            known: HashSet::new(),
         }
     }
 
@@ -209,6 +201,14 @@ impl Disk {
             2 => self.change(record.path, Change::Write(offset, record.data.to_vec())),
             3 => self.change(record.path, Change::Truncate(offset)),
             4 => {
+                let is_known = self.known.contains(record.path);
+                if !is_known
+                    && self.find(record.path).is_none()
+                    && self.parent(record.path).is_some()
+                {
+                    // It was made when the program was killed, just before that was recorded.
+                    self.create(record.path, Node::file(Vec::new()));
+                }
                 if let Some(id) = self.find(record.path) {
                     self.syncing.insert((record.offset, id), self.now);
                 }
@@ -226,6 +226,7 @@ impl Disk {
     }
 
     fn create(&mut self, path: &str, node: Node) {
+        self.known.insert(path.to_owned());
         let id = self.nodes.len();
         let (parent, name) = self.parent(path).expect("a new entry in a directory");
         if !self.live(parent).contains_key(name) {
@@ -235,6 +236,7 @@ impl Disk {
     }
 
     fn rename(&mut self, from: &str, to: &str) {
+        self.known.insert(to.to_owned());
         let Some((parent, old)) = self.parent(from) else {
             return;
         };
@@ -494,27 +496,5 @@ impl Image<'_> {
                 (for_len, seen)
             }
         }
-    }
-}
-
-impl<'a> Record<'a> {
-    /// Takes the first record; none when the log ends, perhaps within one that a kill cut short.
-    fn next(rest: &mut &'a [u8]) -> Option<Record<'a>> {
-        let number = |at: usize, len: usize| {
-            let mut bytes = [0; 8];
-            bytes[..len].copy_from_slice(rest.get(at..at + len)?);
-            Some(u64::from_le_bytes(bytes))
-        };
-        let (op, path_len) = (number(0, 4)? as u32, number(4, 4)? as usize);
-        let (offset, data_len) = (number(8, 8)?, number(16, 8)? as usize);
-        let path = rest.get(24..24 + path_len)?;
-        let data = rest.get(24 + path_len..24 + path_len + data_len)?;
-        *rest = &rest[24 + path_len + data_len..];
-        Some(Record {
-            op,
-            offset,
-            path: std::str::from_utf8(path).expect("a path in UTF-8"),
-            data,
-        })
     }
 }
